@@ -1,0 +1,19 @@
+"""Adversarial attacks, one file a family: (model, x, y) -> x_adv; and the robustness curve."""
+
+from diascope.attacks.base import Attack, at_eps, attacks
+from diascope.attacks.curve import RobustnessCurve, robustness_curve
+from diascope.attacks.fgsm import FGSM
+from diascope.attacks.pgd import PGD
+from diascope.attacks.threat import Threat, scale_eps
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "Attack",
+    "RobustnessCurve",
+    "Threat",
+    "at_eps",
+    "attacks",
+    "robustness_curve",
+    "scale_eps",
+]

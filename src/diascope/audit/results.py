@@ -1,0 +1,162 @@
+"""What an audit leaves: numbers for `results.json`, and cases with their pictures.
+
+Every interval is (value, low, high), a percentile interval at 95% of a bootstrap over groups;
+null where undefined. The JSON is `dataclasses.asdict` of `Results` without the cases.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diascope.files import write_text
+
+SCHEMA = "diascope-results-1"
+
+Bounds = tuple[float, float, float]
+Severity = Literal["info", "low", "medium", "high"]
+Image = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """One localisation measure of one model, its chance level and the centre prior's value."""
+
+    value: Bounds
+    chance: Bounds
+    centre: Bounds
+    above_chance: Bounds  # paired differences
+    above_centre: Bounds
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """The numbers of one model."""
+
+    name: str
+    architecture: str
+    parameters: int
+    objective: dict[str, Any]
+    scores: dict[str, Bounds]  # accuracy, balanced_accuracy, auroc
+    recall: dict[str, Bounds]  # per class
+    curve: list[Bounds]  # accuracy at each epsilon
+    median_epsilon: float  # of the minimal epsilons; inf where over half were never broken
+    localisation: dict[str, Localisation]  # over all images with a mask
+    localisation_correct: dict[str, Localisation]  # those every model classifies correctly
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences, `model` minus `reference`."""
+
+    model: str
+    reference: str
+    scores: dict[str, Bounds]
+    curve: list[Bounds]
+    localisation: dict[str, Bounds]
+    localisation_correct: dict[str, Bounds]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: the evidence, what it means, what to do."""
+
+    check: str
+    severity: Severity
+    title: str
+    evidence: str
+    meaning: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """One model's view of one case under attack at one epsilon."""
+
+    eps: float
+    image: Image  # (H, W, C) the adversarial image, rounded to 8 bits
+    perturbation: Heat  # (H, W, C) signed, in pixel units
+    heat: Heat  # (H, W) in [0, 1]
+    prediction: str
+    probability: float  # of the prediction
+
+
+@dataclass(frozen=True)
+class View:
+    """One model's view of one case."""
+
+    model: str
+    prediction: str
+    probability: float  # of the prediction
+    heat: Heat  # (H, W) in [0, 1]
+    minimal_epsilon: float
+    attacked: list[Attacked]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, its truth, and how each model sees it."""
+
+    id: str
+    label: str
+    source: str
+    image: Image  # (H, W, C)
+    mask: NDArray[np.bool_] | None  # (H, W)
+    views: list[View]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything an audit found."""
+
+    title: str
+    version: str
+    created: str  # ISO 8601
+    command: str
+    seed: int
+    hardware: dict[str, Any]
+    seconds: float
+    data: dict[str, Any]  # name, images, groups, classes, counts, size, sources, chance, majority
+    norm: str
+    attack: dict[str, Any]
+    explainer: dict[str, Any]
+    epsilons: list[float]
+    models: list[ModelResult]
+    comparisons: list[Comparison]
+    findings: list[Finding]
+    tables: dict[str, str]  # per-image tables, by model, relative to the folder
+    cases_rule: str  # how the shown cases were chosen
+    schema: str = SCHEMA
+    cases: list[Case] = field(default_factory=list, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as JSON values; what is undefined or infinite becomes null."""
+        shown = {k: v for k, v in vars(self).items() if k != "cases"}
+        return {k: _plain(v) for k, v in shown.items()}
+
+    def save(self, folder: Path) -> Path:
+        """Write `results.json` into the folder and return its path."""
+        path = folder / "results.json"
+        write_text(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value

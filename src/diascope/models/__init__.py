@@ -1,0 +1,18 @@
+"""Backbones with normalisation inside, their groups, their checkpoints."""
+
+from diascope.models.checkpoint import load_model, read_card, save_model
+from diascope.models.create import Classifier, ModelSpec, create_model
+from diascope.models.groups import layer_groups
+from diascope.models.modes import evaluating, unwrapped
+
+__all__ = [
+    "Classifier",
+    "ModelSpec",
+    "create_model",
+    "evaluating",
+    "layer_groups",
+    "load_model",
+    "read_card",
+    "save_model",
+    "unwrapped",
+]
