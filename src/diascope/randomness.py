@@ -33,6 +33,7 @@ def _mix(h: Tensor) -> Tensor:
 
 
 def _mix_int(h: int) -> int:
+    h &= _MASK
     h = ((h ^ (h >> 16)) * _M1) & _MASK
     h = ((h ^ (h >> 13)) * _M2) & _MASK
     return h ^ (h >> 16)
@@ -73,12 +74,15 @@ class Noise:
 
     def bits(self, shape: Sequence[int], stream: int = 0) -> Tensor:
         """Return int32 values of any bit pattern, shape (B, *shape), of the numbered `stream`."""
-        high_seed = _mix_int(((self.seed >> 32) + 0x9E3779B9 * (stream + 1)) & _MASK)
-        key = _signed((self.seed & _MASK) ^ high_seed)
+        first = _mix_int(
+            self.seed & _MASK ^ _mix_int((self.seed >> 32) + 0x9E3779B9 * (stream + 1))
+        )
+        second = _mix_int(first + 0x7F4A7C15)
         low, high = (self.ids & _MASK).to(torch.int32), (self.ids >> 32).to(torch.int32)
-        image = _mix(_mix(low ^ key) + high)  # (B,)
+        image = _mix(_mix(low ^ _signed(first)) + high)  # (B,)
+        image2 = _mix(_mix(high ^ _signed(second)) + low)  # two keys: no seed repeats another's
         place = torch.arange(math.prod(shape), device=self.ids.device, dtype=torch.int32)  # (n,)
-        h = _mix(_mix(place)[None] ^ image[:, None]).add_(_mix(image ^ _signed(_M1))[:, None])
+        h = _mix(_mix(place)[None] ^ image[:, None]).add_(image2[:, None])
         return _mix(h).view(len(self.ids), *shape)
 
     def uniform(self, shape: Sequence[int], stream: int = 0) -> Tensor:

@@ -90,7 +90,7 @@ def _verdict(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """Return whether each image is classified correctly, in float32, (N,) on the host."""
     with evaluating(model) as inner, torch.autocast(x.device.type, enabled=False):
         parts = [
-            is_correct(inner(xs.float()), ys).cpu()
+            is_correct(inner(xs if xs.dtype == torch.float64 else xs.float()), ys).cpu()
             for xs, ys in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
         ]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool)

@@ -1,0 +1,124 @@
+"""From per-image tables to numbers with intervals; nothing here sees a model or a pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from diascope.audit.results import Bounds, Comparison, Localisation, ModelResult
+from diascope.evaluation import (
+    Interval,
+    bootstrap_curve,
+    bootstrap_curve_difference,
+    bootstrap_difference,
+    bootstrap_mean,
+    score_predictions,
+)
+from diascope.evaluation.measures import members
+
+SCORES = ("accuracy", "balanced_accuracy", "auroc")
+
+
+class Summary:
+    """The intervals of one audit: its tables by model, in the same row order, and its grid."""
+
+    def __init__(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        groups: NDArray[np.object_],
+        epsilons: Sequence[float],
+        replicates: int,
+        seed: int,
+    ) -> None:
+        self.tables = tables
+        self.groups = groups
+        self.epsilons = np.asarray(epsilons, dtype=np.float64)
+        self.options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+        right = [table.correct.to_numpy(dtype=bool) for table in tables.values()]
+        self.all_correct = np.logical_and.reduce(right)
+
+    def model(
+        self, name: str, architecture: str, parameters: int, objective: dict[str, Any]
+    ) -> ModelResult:
+        """Return the numbers of one model."""
+        table = self.tables[name]
+        scores = score_predictions(table.assign(group=self.groups), **self.options)
+        recall = {
+            key.removeprefix("recall_"): bounds(value)
+            for key, value in scores.items()
+            if key.startswith("recall_")
+        }
+        withstood = self._withstood(name)
+        return ModelResult(
+            name=name,
+            architecture=architecture,
+            parameters=parameters,
+            objective=objective,
+            scores={key: bounds(scores[key]) for key in SCORES},
+            recall=recall,
+            curve=[bounds(i) for i in bootstrap_curve(withstood, self.groups, **self.options)],
+            median_epsilon=float(np.median(table.minimal_epsilon)),
+            localisation=self._localisation(table, np.ones(len(table), dtype=bool)),
+            localisation_correct=self._localisation(table, self.all_correct),
+        )
+
+    def compare(self, name: str, reference: str) -> Comparison:
+        """Return the paired differences of one model less another."""
+        ours, theirs = self.tables[name], self.tables[reference]
+        curve = bootstrap_curve_difference(
+            self._withstood(name), self._withstood(reference), self.groups, **self.options
+        )
+        accuracy = self._difference(ours.correct, theirs.correct, slice(None))
+        every = np.ones(len(ours), dtype=bool)
+        return Comparison(
+            model=name,
+            reference=reference,
+            scores={"accuracy": accuracy},
+            curve=[bounds(interval) for interval in curve],
+            localisation=self._differences(ours, theirs, every),
+            localisation_correct=self._differences(ours, theirs, self.all_correct),
+        )
+
+    def _withstood(self, name: str) -> NDArray[np.float64]:
+        minimal = self.tables[name].minimal_epsilon.to_numpy(dtype=np.float64)
+        withstood: NDArray[np.float64] = (minimal[:, None] > self.epsilons).astype(np.float64)
+        return withstood
+
+    def _localisation(
+        self, table: pd.DataFrame, rows: NDArray[np.bool_]
+    ) -> dict[str, Localisation]:
+        found = {}
+        for measure in members("localisation"):
+            if measure not in table or not np.isfinite(table[measure][rows]).any():
+                continue
+            columns = [table[measure + suffix][rows] for suffix in ("", "_chance", "_centre")]
+            means = [bootstrap_mean(c, self.groups[rows], **self.options) for c in columns]
+            found[measure] = Localisation(
+                value=bounds(means[0]),
+                chance=bounds(means[1]),
+                centre=bounds(means[2]),
+                above_chance=self._difference(columns[0], columns[1], rows),
+                above_centre=self._difference(columns[0], columns[2], rows),
+            )
+        return found
+
+    def _differences(
+        self, ours: pd.DataFrame, theirs: pd.DataFrame, rows: NDArray[np.bool_]
+    ) -> dict[str, Bounds]:
+        return {
+            measure: self._difference(ours[measure][rows], theirs[measure][rows], rows)
+            for measure in members("localisation")
+            if measure in ours and np.isfinite(ours[measure][rows]).any()
+        }
+
+    def _difference(self, a: Any, b: Any, rows: Any) -> Bounds:
+        return bounds(bootstrap_difference(a, b, self.groups[rows], **self.options))
+
+
+def bounds(interval: Interval) -> Bounds:
+    """Return an interval as (value, low, high)."""
+    return interval.value, interval.low, interval.high

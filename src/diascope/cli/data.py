@@ -1,0 +1,83 @@
+"""`diascope data`: list, verify, split, phantom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="List, verify and split datasets; make the phantom.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="ham10000:/path, a folder, or a table.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the named datasets."""
+    from diascope.data import DATASETS
+
+    for name in DATASETS:
+        summary = (DATASETS[name].__doc__ or "").strip().splitlines()[0]
+        typer.echo(f"{name:12} {summary}")
+
+
+@app.command()
+def verify(data: Data) -> None:
+    """Name every image that cannot be used, with the reason; exit with 1 if there is one."""
+    from diascope.cli.console import progress
+    from diascope.data import open_data
+    from diascope.data.verify import verify as find_problems
+
+    dataset = open_data(data)
+    with progress() as update:
+        problems = find_problems(dataset, progress=lambda n, of: update("verifying", n, of))
+    for problem in problems:
+        typer.echo(f"{problem.path}: {problem.reason}")
+    typer.echo(f"{dataset.name}: {len(dataset)} images, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def split(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("split.csv"),
+    seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
+    fractions: Annotated[
+        tuple[float, float, float], typer.Option(help="Shares of train, val and test.")
+    ] = (0.7, 0.15, 0.15),
+) -> None:
+    """Split by patient or lesion, stratified by class, into a file that training reads."""
+    from diascope.data import open_data
+
+    splits = open_data(data).split(seed, fractions)
+    splits.save(out)
+    for name, part in zip(("train", "val", "test"), splits, strict=True):
+        counts = ", ".join(f"{label} {n}" for label, n in part.counts.items())
+        typer.echo(f"{name:5} {len(part)} images of {len(set(part.groups))} groups: {counts}")
+    typer.echo(f"{out}: written")
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    images: Annotated[int, typer.Option(help="How many.")] = 300,
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    seed: Annotated[int, typer.Option(help="The seed.")] = 0,
+    hospital: Annotated[str, typer.Option(help="a, b or both.")] = "both",
+    agreement: Annotated[
+        float | None, typer.Option(help="How often the planted shortcut tells the class.")
+    ] = None,
+) -> None:
+    """Write phantom images, their masks and a table."""
+    from diascope.data.phantom import write_phantom
+
+    table = write_phantom(
+        out, images=images, size=size, seed=seed, hospital=hospital, agreement=agreement
+    )
+    typer.echo(f"{table}: {images} images of {size}x{size}")

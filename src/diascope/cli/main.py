@@ -1,0 +1,56 @@
+"""The command `diascope`: verbs, exit codes, and what a mistake looks like."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from diascope import __version__
+from diascope.cli import audit, data, demo, train
+from diascope.cli.console import say
+from diascope.errors import UserError
+
+app = typer.Typer(
+    name="diascope",
+    help="Press on a medical image classifier and look through it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"diascope {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("audit")(audit.audit)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the command line: exit code 2 and one line for a mistake, 130 for an interrupt."""
+    try:
+        app()
+    except UserError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt as stopped:
+        say(str(stopped) or "interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)

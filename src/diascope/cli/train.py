@@ -1,0 +1,32 @@
+"""`diascope train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see configs/.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Such as objective.eps=2 training.epochs=5"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/<name of CONFIG> if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+) -> None:
+    """Train a classifier by any scheme; write a run folder."""
+    from diascope.cli.console import say
+    from diascope.settings import override, read_yaml, validate
+    from diascope.training import TrainConfig
+    from diascope.training import train as run_training
+
+    content = override(read_yaml(config), overrides or [])
+    settings = validate(TrainConfig, content, str(config))
+    folder = out or Path("runs") / config.stem
+    run_training(settings, folder, resume=resume)
+    say(f"{folder}: trained; now: diascope audit {folder} --data DATA")

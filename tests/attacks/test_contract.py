@@ -1,0 +1,169 @@
+"""What every attack promises, over the whole registry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.nets import images, small_net
+from torch import nn
+
+from diascope.attacks import Attack, Threat, at_eps, attacks
+from diascope.errors import UserError
+from diascope.models.heads import cross_entropy
+from diascope.registry import to_settings
+
+NORMS = ("linf", "l2")
+MEMBERS = [(name, norm) for name in attacks.names() for norm in NORMS]
+
+
+def build(name: str, norm: str, eps: float = 0.1) -> Attack:
+    return attacks.build({"name": name, "norm": norm, "eps": eps})
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(
+    name=st.sampled_from(attacks.names()),
+    norm=st.sampled_from(NORMS),
+    eps=st.floats(0, 3),
+    shape=st.tuples(
+        st.integers(1, 4), st.sampled_from([1, 3]), st.integers(4, 9), st.integers(4, 9)
+    ),
+    seed=st.integers(0, 10_000),
+    extreme=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_stays_in_ball_and_bounds(name, norm, eps, shape, seed, extreme):
+    x = torch.rand(shape, generator=seeded(seed))
+    x = x.round() if extreme else x  # black and white pixels stand on the bounds
+    y = torch.randint(3, (shape[0],), generator=seeded(seed + 1))
+    model = small_net(channels=shape[1], seed=seed % 7)
+    x_adv = build(name, norm, eps)(model, x, y, generator=seeded(seed))
+    assert x_adv.shape == x.shape
+    assert x_adv.dtype == x.dtype
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+    assert (Threat(norm, eps).size(x_adv - x) <= eps * (1 + 1e-5) + 1e-6).all()
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_raises_the_loss(name, norm):
+    model, x = small_net(), images(16)
+    y = model(x).argmax(1)
+    x_adv = build(name, norm, 0.05 if norm == "linf" else 1.0)(model, x, y, generator=seeded())
+    before, after = cross_entropy(model(x), y), cross_entropy(model(x_adv), y)
+    assert (after > before).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_targeted_reaches_for_its_target(name, norm):
+    model, x = small_net(), images(16)
+    target = (model(x).argmax(1) + 1) % 3
+    attack = attacks.build({"name": name, "norm": norm, "eps": 0.5, "targeted": True})
+    after = cross_entropy(model(attack(model, x, target, generator=seeded())), target)
+    assert (after < cross_entropy(model(x), target)).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_does_not_depend_on_the_batch(name, norm):
+    model, x, ids = small_net().double(), images(7).double(), torch.arange(7) * 10**12 + 3
+    y = torch.arange(7) % 3
+    attack = build(name, norm, 0.3)
+    whole = attack(model, x, y, generator=seeded(), ids=ids)
+    one_by_one = torch.cat(
+        [
+            attack(model, x[i : i + 1], y[i : i + 1], generator=seeded(), ids=ids[i : i + 1])
+            for i in range(7)
+        ]
+    )
+    order = torch.tensor([3, 1, 6, 0, 5, 2, 4])
+    shuffled = attack(model, x[order], y[order], generator=seeded(), ids=ids[order])
+    torch.testing.assert_close(one_by_one, whole, atol=1e-9, rtol=0)
+    torch.testing.assert_close(shuffled, whole[order], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_is_deterministic_in_the_generator(name, norm):
+    model, x, y = small_net(), images(3), torch.arange(3)
+    attack = build(name, norm)
+    first = attack(model, x, y, generator=seeded(5))
+    torch.testing.assert_close(attack(model, x, y, generator=seeded(5)), first, atol=0, rtol=0)
+    torch.manual_seed(9)
+    implicit = attack(model, x, y)
+    torch.manual_seed(9)
+    torch.testing.assert_close(attack(model, x, y), implicit, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_leaves_the_model_as_it_was(name, norm):
+    model = small_net(dropout=0.5).train()
+    model[1].eval()  # frozen for fine-tuning
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    flags = [m.training for m in model.modules()]
+    build(name, norm)(model, images(4), torch.arange(4) % 3, generator=seeded())
+    assert [m.training for m in model.modules()] == flags
+    assert all((p.grad == 1).all() for p in model.parameters())
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+@pytest.mark.parametrize("head", ["one logit", "two", "seven", "multi-label"])
+def test_works_with_every_head(name, norm, head):
+    classes = {"one logit": 1, "two": 2, "seven": 7, "multi-label": 4}[head]
+    model, x = small_net(classes), images(6)
+    with torch.no_grad():
+        logits = model(x)
+    if head == "multi-label":
+        y = (logits > 0).float()
+    else:
+        y = (logits[:, 0] > 0).long() if classes == 1 else logits.argmax(1)
+    x_adv = build(name, norm, 0.5)(model, x, y, generator=seeded())
+    assert (cross_entropy(model(x_adv), y) > cross_entropy(logits, y)).float().mean() > 0.8
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_survives_gradients_that_are_not_finite(name, norm):
+    class Broken(nn.Module):
+        def forward(self, x):
+            total = x.flatten(1).sum(1, keepdim=True)
+            return torch.cat([torch.sqrt(total - total), -total], 1)  # gradient 0 * inf
+
+    x = images(3)
+    x_adv = build(name, norm)(Broken(), x, torch.zeros(3).long(), generator=seeded())
+    assert x_adv.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_refuses_images_outside_0_1(name, norm):
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        build(name, norm)(small_net(), images(2) * 255, torch.zeros(2).long())
+    with pytest.raises(ValueError, match="float"):
+        build(name, norm)(small_net(), torch.zeros(2, 3, 8, 8).byte(), torch.zeros(2).long())
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_is_written_down_and_read_back(name, norm):
+    attack = build(name, norm)
+    assert attacks.build(to_settings(attack)) == attack
+    assert hash(attacks.build(to_settings(attack))) == hash(attack)
+    assert at_eps(attack, 0.7).eps == 0.7
+    with pytest.raises(UserError, match="did you mean 'eps'"):
+        attacks.build({"name": name, "epz": 1})
+
+
+@pytest.mark.parametrize(("name", "norm"), MEMBERS)
+def test_takes_an_epsilon_for_each_image(name, norm):
+    model, x, ids = small_net().double(), images(3).double(), torch.arange(3)
+    y, eps = torch.arange(3), torch.tensor([0.0, 0.1, 0.5], dtype=torch.float64)
+    together = at_eps(build(name, norm), eps)(model, x, y, generator=seeded(), ids=ids)
+    for i in range(3):
+        alone = build(name, norm, float(eps[i]))(
+            model, x[i : i + 1], y[i : i + 1], generator=seeded(), ids=ids[i : i + 1]
+        )
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-9, rtol=0)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from diascope.attacks import Threat, scale_eps
+from diascope.randomness import Noise
+
+
+def test_linf_projection_is_the_nearest_point():
+    x = torch.tensor([0.5, 0.05, 0.95]).view(1, 1, 1, 3)
+    far = torch.tensor([0.9, -1.0, 2.0]).view(1, 1, 1, 3)
+    projected = Threat("linf", 0.1).project(far, x)
+    torch.testing.assert_close(projected.flatten(), torch.tensor([0.6, 0.0, 1.0]))
+
+
+def test_l2_projection_scales_what_is_outside_and_leaves_what_is_inside():
+    x = torch.full((2, 1, 2, 2), 0.5)
+    delta = torch.zeros_like(x)
+    delta[0, 0, 0, 0], delta[1, 0, 0, 1] = 0.4, 0.1
+    projected = Threat("l2", 0.2).project(x + delta, x) - x
+    torch.testing.assert_close(projected[0, 0, 0, 0], torch.tensor(0.2))
+    torch.testing.assert_close(projected[1], delta[1])  # a small step is not blown up
+
+
+def test_random_start_fills_the_ball():
+    x = torch.full((2000, 1, 2, 2), 0.5)
+    noise = Noise(3, torch.arange(2000))
+    flat = (Threat("linf", 0.25).random_start(x, noise) - x).flatten()
+    assert flat.abs().max() <= 0.25
+    assert abs(flat.mean()) < 0.01
+    assert abs(flat.std() - 0.25 / math.sqrt(3)) < 0.01
+    radius = Threat("l2", 0.25).size(Threat("l2", 0.25).random_start(x, noise) - x)
+    inner = (radius < 0.25 * 0.5 ** (1 / 4)).float().mean()  # half of the volume in 4 dimensions
+    assert abs(inner - 0.5) < 0.04
+
+
+def test_steepest_is_the_direction_of_a_linear_rise():
+    gradient = torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
+    linf, l2 = Threat("linf", 1.0).steepest(gradient), Threat("l2", 1.0).steepest(gradient)
+    torch.testing.assert_close(linf.flatten(), torch.tensor([1.0, -1.0]))
+    torch.testing.assert_close(l2.flatten(), torch.tensor([0.6, -0.8]))
+    assert Threat("l2", 1.0).steepest(gradient * 0).isfinite().all()
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l3", 1.0), ("l2", -1.0), ("linf", math.nan)])
+def test_refuses_what_is_no_threat(norm, eps):
+    with pytest.raises(ValueError, match="norm|eps"):
+        Threat(norm, eps)
+
+
+def test_epsilon_is_scaled_as_p1_says():
+    assert scale_eps(4.0, 224) == 4.0
+    assert scale_eps(4.0, 112) == 1.0  # a quarter of the pixels
+    assert scale_eps(4.0, 112, rule="root") == 2.0
+    assert scale_eps(4.0, 112, rule="none") == 4.0
+    with pytest.raises(ValueError, match="rule"):
+        scale_eps(4.0, 112, rule="area")
