@@ -1,5 +1,6 @@
 """Images with labels, groups, sources and regions: opened, verified, split, cached, augmented."""
 
+from diascope.data.augment import Augment
 from diascope.data.cache import load_pixels
 from diascope.data.dataset import Dataset, Reader, ReadError
 from diascope.data.named import DATASETS
@@ -11,6 +12,7 @@ from diascope.data.verify import Problem, verify
 
 __all__ = [
     "DATASETS",
+    "Augment",
     "Dataset",
     "Pixels",
     "Preprocess",
