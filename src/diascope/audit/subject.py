@@ -20,11 +20,11 @@ SPLIT = "split.csv"
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under audit; `seen` holds the paths and groups of its training and validation."""
+    """A model under audit; `split` (path, group, split) says which images it was trained on."""
 
     name: str
     model: Classifier
-    seen: pd.DataFrame | None
+    split: pd.DataFrame | None
 
     @property
     def card(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def open_subjects(paths: Sequence[Path]) -> list[Subject]:
 
     Raises `UserError` where one cannot be opened, or does not fit the first.
     """
-    subjects = [Subject(_name(path), load_model(path), _seen(path)) for path in paths]
+    subjects = [Subject(_name(path), load_model(path), _split(path)) for path in paths]
     first = subjects[0]
     for subject, path in zip(subjects, paths, strict=True):
         for key in ("classes", "size", "preprocess"):
@@ -55,20 +55,28 @@ def open_subjects(paths: Sequence[Path]) -> list[Subject]:
 
 
 def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> NDArray[np.bool_]:
-    """Return which images (N,) no subject was trained or validated on, by path and by group.
+    """Return which images (N,) to audit: the test split, and never a group that was trained on.
 
-    Where the table names an official test split, only that is audited.
+    Where a subject's own split names test images of this dataset, those are audited; else those
+    that the dataset's table calls test; else all of them. What any subject was trained or
+    validated on, by path or by group, is left out. Raises `UserError` where nothing is left.
     """
+    table = dataset.table
     allowed = np.ones(len(dataset), dtype=bool)
-    if (dataset.table.split == "test").any():
-        allowed &= (dataset.table.split == "test").to_numpy()
+    official = (table.split == "test").to_numpy()
+    if official.any():
+        allowed &= official
     for subject in subjects:
-        if subject.seen is None:
+        if subject.split is None:
             continue
-        known = dataset.table.path.isin(subject.seen.path)
-        groups = set(subject.seen.group) - {""}
-        known |= dataset.table.group.isin(groups)
-        allowed &= ~known.to_numpy()
+        tested = subject.split[subject.split.split == "test"]
+        seen = subject.split[subject.split.split != "test"]
+        own = table.path.isin(tested.path).to_numpy()
+        if own.any():
+            allowed &= own
+        if table.path.isin(subject.split.path).any():  # else patient 7 is another hospital's
+            groups = set(seen.group) - {""}
+            allowed &= ~(table.path.isin(seen.path) | table.group.isin(groups)).to_numpy()
     if not allowed.any():
         raise UserError(
             f"{dataset.name}: every image was used to train or validate the models; "
@@ -81,9 +89,8 @@ def _name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def _seen(path: Path) -> pd.DataFrame | None:
+def _split(path: Path) -> pd.DataFrame | None:
     file = (path if path.is_dir() else path.parent) / SPLIT
     if not file.exists():
         return None
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return table[table.split != "test"]
+    return pd.read_csv(file, dtype=str, keep_default_na=False)

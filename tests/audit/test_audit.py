@@ -1,0 +1,229 @@
+"""The audit on a task whose answers are known: a bright square on the left or on the right."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from diascope.audit import AuditSettings, Subject, audit, open_subjects, unseen, unseen_pixels
+from diascope.audit.cases import choose, rounded, shown_epsilons
+from diascope.data import Dataset, load_pixels
+from diascope.errors import UserError
+from diascope.models import create_model, save_model
+
+SIDE, COUNT = 16, 60
+TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
+SETTINGS = AuditSettings(
+    norm="linf", epsilons=(0.02, 0.3), replicates=200, cases=4, attack={"name": "pgd", "steps": 3}
+)
+
+
+class Squares:
+    """A reader that draws image `i`: its square on the left for even `i`."""
+
+    def _place(self, path):
+        i = int(path.removesuffix(".mask"))
+        return slice(2, 6) if i % 2 == 0 else slice(10, 14)
+
+    def image(self, path):
+        image = np.random.default_rng(int(path)).integers(60, 100, (SIDE, SIDE, 3), np.uint8)
+        image[6:10, self._place(path)] = 200
+        return image
+
+    def mask(self, path):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[6:10, self._place(path)] = True
+        return mask
+
+    def stamp(self, path):
+        return path
+
+
+class Eyes(nn.Module):
+    """Logits from the mean brightness of each square's place: it looks where it should."""
+
+    def __init__(self, sharpness: float, background: float = 0.0) -> None:
+        super().__init__()
+        weight = torch.full((2, 3, SIDE, SIDE), background)
+        weight[1] *= -1
+        weight[0, :, 6:10, 2:6] = weight[1, :, 6:10, 10:14] = sharpness / 48
+        weight[0, :, 6:10, 10:14] = weight[1, :, 6:10, 2:6] = -sharpness / 48
+        self.weight = nn.Parameter(weight)
+        self.spec = create_model("resnet18", 2, **TINY).spec
+        self.card = {
+            "classes": ["left", "right"],
+            "size": SIDE,
+            "preprocess": {"crop": "none", "channels": 3},
+        }
+
+    def forward(self, x):
+        return torch.einsum("bchw,kchw->bk", x, self.weight)
+
+
+@pytest.fixture
+def dataset():
+    numbers = range(COUNT)
+    return Dataset.of(
+        "squares",
+        {
+            "path": [str(i) for i in numbers],
+            "label": ["left" if i % 2 == 0 else "right" for i in numbers],
+            "group": [f"g{i // 4}" for i in numbers],
+            "mask": [f"{i}.mask" if i >= 4 else "" for i in numbers],
+        },
+        ["left", "right"],
+        Squares(),
+    )
+
+
+@pytest.fixture
+def subjects():
+    noisy = torch.Generator().manual_seed(0)
+    fragile = Eyes(4.0)
+    fragile.weight.data += torch.randn(fragile.weight.shape, generator=noisy) * 0.05
+    return [Subject("fragile", fragile, None), Subject("robust", Eyes(4.0), None)]
+
+
+def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
+    pixels = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
+    results = audit(subjects, pixels, SETTINGS, tmp_path, title="T")
+    fragile, robust = results.models
+    assert robust.scores["accuracy"][0] == 1
+    assert robust.curve[1][0] == 1  # a change of 0.02 does not move the squares
+    assert robust.curve[2][0] < 0.05  # one of 0.3 inverts them
+    assert fragile.curve[1][0] < robust.curve[1][0]
+    assert results.epsilons == [0.0, 0.02, 0.3]
+    ap = robust.localisation["average_precision"]
+    assert ap.value[0] == pytest.approx(0.5, abs=0.01)  # it weighs both places alike
+    assert ap.chance[0] == pytest.approx(16 / 256, abs=1e-4)
+    assert robust.localisation["mass_inside"].value[0] == pytest.approx(0.5, abs=1e-4)
+    (comparison,) = results.comparisons
+    assert comparison.model == "robust"
+    assert comparison.reference == "fragile"
+    value, low, high = comparison.localisation["average_precision"]
+    expected = ap.value[0] - fragile.localisation["average_precision"].value[0]
+    assert value == pytest.approx(expected, abs=1e-6)
+    assert 0 < low < value < high
+    assert comparison.curve[1][0] == pytest.approx(robust.curve[1][0] - fragile.curve[1][0])
+    assert any(f.check == "fragility" and "fragile" in f.title for f in results.findings)
+    table = pd.read_parquet(tmp_path / "tables" / "robust.parquet")
+    assert (table.minimal_epsilon > 0.02).mean() == robust.curve[1][0]
+    assert table.average_precision.isna().sum() == 4  # no mask: undefined, not a miss
+
+
+def test_the_json_is_complete_and_has_no_nan(dataset, subjects, tmp_path):
+    pixels = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
+    results = audit(subjects, pixels, SETTINGS, tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["schema"] == "diascope-results-1"
+    assert written["data"]["images"] == COUNT
+    assert written["data"]["groups"] == 15
+    assert "cases" not in written
+    endless = replace(results.models[0], median_epsilon=float("inf"))
+    assert replace(results, models=[endless]).to_json()["models"][0]["median_epsilon"] is None
+
+
+def test_cases_show_what_the_models_see(dataset, subjects, tmp_path):
+    pixels = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
+    results = audit(subjects, pixels, SETTINGS, tmp_path)
+    assert len(results.cases) == 4
+    assert sorted(case.label for case in results.cases) == ["left", "left", "right", "right"]
+    for case in results.cases:
+        assert case.image.shape == (SIDE, SIDE, 3)
+        np.testing.assert_array_equal(case.image, Squares().image(case.id))
+        assert (case.mask is None) == (int(case.id) < 4)
+        for view in case.views:
+            assert [a.eps for a in view.attacked] == [0.02, 0.3]
+            for seen in view.attacked:
+                assert np.abs(seen.perturbation).max() <= seen.eps + 1e-6
+                change = seen.image.astype(float) - case.image
+                np.testing.assert_allclose(change / 255, seen.perturbation, atol=1e-6)
+
+
+def test_does_not_depend_on_batch_size(dataset, subjects, tmp_path):
+    tables = []
+    for size in (7, 60):
+        settings = SETTINGS.model_copy(update={"batch_size": size})
+        pixels = unseen_pixels(dataset, subjects, settings, cache=tmp_path / "cache")
+        audit(subjects, pixels, settings, tmp_path / str(size))
+        tables.append(pd.read_parquet(tmp_path / str(size) / "tables" / "fragile.parquet"))
+    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_model_was_trained_on_is_left_out(dataset):
+    def subject(paths, groups, splits):
+        table = pd.DataFrame({"path": paths, "group": groups, "split": splits})
+        return Subject("m", Eyes(1.0), table)
+
+    trained = subject(["0", "8"], ["g0", "g2"], ["train", "val"])
+    allowed = unseen(dataset, [trained])
+    assert not allowed[:4].any()  # the group of image 0
+    assert not allowed[8:12].any()
+    assert allowed[4:8].all()
+    assert allowed[12:].all()
+    tested = subject(["0", "8", "9"], ["g0", "g2", "g2"], ["train", "test", "test"])
+    assert np.flatnonzero(unseen(dataset, [tested])).tolist() == [8, 9]
+    with pytest.raises(UserError, match="every image was used"):
+        unseen(dataset, [trained, subject(["0", "8"], ["g0", "g2"], ["test", "train"])])
+    elsewhere = subject(["x.jpg"], ["g0"], ["train"])  # another hospital's g0
+    assert unseen(dataset, [elsewhere]).all()
+
+
+def test_models_that_do_not_fit_together_are_refused(tmp_path):
+    model = create_model("resnet18", 2, **TINY)
+    card = {"classes": ["a", "b"], "size": 32, "preprocess": {"crop": "none", "channels": 3}}
+    for name, change in [("one", {}), ("two", {"size": 64}), ("three", {"classes": None})]:
+        kept = {k: v for k, v in {**card, **change}.items() if v is not None}
+        save_model(model, tmp_path / name / "model.safetensors", **kept)
+    assert [s.name for s in open_subjects([tmp_path / "one"])] == ["one"]
+    with pytest.raises(UserError, match="size"):
+        open_subjects([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(UserError, match="does not say 'classes'"):
+        open_subjects([tmp_path / "three"])
+    with pytest.raises(UserError, match="called 'one'"):
+        open_subjects([tmp_path / "one", tmp_path / "one"])
+
+
+def test_rounding_is_towards_the_original_image():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (4, 3, 8, 8), generator=generator) / 255
+    for eps in (0.001, 1 / 255, 0.013, 0.2):
+        x_adv = (x + (torch.rand(x.shape, generator=generator) * 2 - 1) * eps).clamp(0, 1)
+        saved = rounded(x_adv, x)
+        assert (saved * 255 - (saved * 255).round()).abs().max() < 1e-3
+        assert ((saved - x).abs() <= (x_adv - x).abs() + 1e-6).all()
+    assert torch.equal(rounded(x, x), x)
+
+
+def test_the_draw_of_cases_is_even_over_classes_and_ignores_row_order(dataset, tmp_path):
+    pixels = load_pixels(dataset, SIDE, cache=tmp_path)
+    rows = choose(pixels, 10, seed=0)
+    assert np.bincount(dataset.labels[rows]).tolist() == [5, 5]
+    order = np.random.default_rng(0).permutation(COUNT)
+    shuffled = load_pixels(dataset.take(order), SIDE, cache=tmp_path)
+    again = choose(shuffled, 10, seed=0)
+    assert set(shuffled.dataset.ids[again]) == set(dataset.ids[rows])
+    assert set(choose(pixels, 10, seed=1)) != set(rows)
+    assert len(choose(pixels, 1000, seed=0)) == COUNT
+
+
+def test_shown_epsilons_are_spread_and_hold_the_largest():
+    assert shown_epsilons([0, 0.1, 0.2, 0.4, 0.8], 2) == [0.1, 0.8]
+    assert shown_epsilons([0, 0.1, 0.2, 0.4, 0.8], 9) == [0.1, 0.2, 0.4, 0.8]
+    assert shown_epsilons([0.0], 3) == []
+
+
+def test_settings_refuse_nonsense():
+    with pytest.raises(ValueError, match="epsilons"):
+        AuditSettings(epsilons=(-1.0,))
+    assert AuditSettings(epsilons=(0.5, 0.1)).grid(64) == (0.0, 0.1, 0.5)
+    assert AuditSettings(norm="l2").grid(224) == (0.0, 0.5, 1, 2, 4, 8)
+    assert AuditSettings(norm="l2").grid(112) == (0.0, 0.25, 0.5, 1, 2, 4)
+    with pytest.raises(UserError, match="stesp"):
+        AuditSettings(attack={"name": "pgd", "stesp": 3}).build_attack()
