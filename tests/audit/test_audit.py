@@ -85,7 +85,7 @@ def dataset():
 @pytest.fixture
 def subjects():
     noisy = torch.Generator().manual_seed(0)
-    fragile = Eyes(4.0)
+    fragile = Eyes(1.0)
     fragile.weight.data += torch.randn(fragile.weight.shape, generator=noisy) * 0.05
     return [Subject("fragile", fragile, None), Subject("robust", Eyes(4.0), None)]
 
