@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,16 @@ from diascope.data.phantom.dice import Dice
 from diascope.data.phantom.hair import draw_hair
 from diascope.data.phantom.lesion import draw_lesion
 from diascope.data.phantom.marks import draw_ruler, draw_sticker
-from diascope.data.phantom.optics import HOSPITALS, hospital_value, photograph
+from diascope.data.phantom.optics import (
+    HOSPITALS,
+    has_tube,
+    hospital_value,
+    inside_tube,
+    photograph,
+)
 from diascope.data.phantom.shape import place_lesion
 from diascope.data.phantom.skin import draw_skin
-from diascope.data.phantom.traits import CLASSES, draw_traits
+from diascope.data.phantom.traits import CLASSES, draw_labels, draw_traits
 from diascope.errors import UserError, nearest
 from diascope.randomness import Noise, derive
 
@@ -41,7 +48,7 @@ class PhantomSettings:
     hospital: str = "a"
     agreement: float | None = None
     agreement_b: float | None = None
-    difficulty: float = 0.5
+    difficulty: float = 0.4
     second_views: float = 0.15
 
     def __post_init__(self) -> None:
@@ -82,6 +89,9 @@ class Phantom:
         return len(self.labels)
 
 
+_ARRAYS = [field.name for field in fields(Phantom) if field.name != "classes"]
+
+
 def generate(
     images: int = 2000,
     size: int = 64,
@@ -115,28 +125,30 @@ def blocks(settings: PhantomSettings) -> Iterator[Phantom]:
 def draw_block(
     settings: PhantomSettings, number: int, without: frozenset[str] = frozenset()
 ) -> Phantom:
-    """Draw images `number` * BLOCK onwards; `without` leaves out "lesion", "hair" or "sensor"."""
+    """Draw images `number` * BLOCK onwards; `without` leaves out "lesion", "hair" or "camera"."""
     size = settings.size
     index = torch.arange(number * BLOCK, (number + 1) * BLOCK)
     which, lesion_index = lineage(settings, index)
     view = Dice(Noise(derive(settings.seed, "phantom", "view"), 2 * index + which))
-    lesion = Dice(Noise(derive(settings.seed, "phantom", "lesion"), 2 * lesion_index + which))
+    lesion = _lesion_dice(settings, which, lesion_index)
     traits = draw_traits(lesion, settings.difficulty)
     shape = place_lesion(lesion, view, traits, size)
     skin = draw_skin(lesion, view, size)
     bare = "lesion" in without
     light = skin.colour() if bare else draw_lesion(skin, lesion, traits, shape, size)
-    light, shortcut = draw_sticker(light, view, traits.label, _agreement(settings)[which], shape.mask)
+    agreement, tube = _agreement(settings)[which], has_tube(view, which)
+    light, shortcut = draw_sticker(light, view, traits.label, agreement, shape.mask, tube)
     light = draw_ruler(light, view, hospital_value(which, "ruler"))
     drawn, hairs = draw_hair(light, view)
     light = light if "hair" in without else drawn
-    picture = light if "sensor" in without else photograph(light, view, which)
+    picture = light if "camera" in without else photograph(light, view, which)
+    seen = inside_tube(view, which, size) > 0.5
     return Phantom(
         images=(picture * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(),
         labels=traits.label.numpy(),
-        masks=shape.mask.numpy(),
-        hairs=hairs.numpy(),
-        shortcut=shortcut.numpy(),
+        masks=(shape.mask & seen).numpy(),
+        hairs=(hairs & seen).numpy(),
+        shortcut=(shortcut & seen).numpy(),
         hospital=np.array(list(HOSPITALS))[which.numpy()],
         lesion=lesion_index.numpy(),
     )
@@ -157,6 +169,19 @@ def lineage(settings: PhantomSettings, index: torch.Tensor) -> tuple[torch.Tenso
     return which, torch.where(twins, 2 * pair, index)
 
 
+def image_labels(
+    settings: PhantomSettings, which: torch.Tensor, lesion_index: torch.Tensor
+) -> torch.Tensor:
+    """Return the class of each image (N,) from what `lineage` returns."""
+    return draw_labels(_lesion_dice(settings, which, lesion_index))
+
+
+def _lesion_dice(
+    settings: PhantomSettings, which: torch.Tensor, lesion_index: torch.Tensor
+) -> Dice:
+    return Dice(Noise(derive(settings.seed, "phantom", "lesion"), 2 * lesion_index + which))
+
+
 def _agreement(settings: PhantomSettings) -> torch.Tensor:
     a = settings.agreement
     b = a if settings.agreement_b is None else settings.agreement_b
@@ -164,10 +189,12 @@ def _agreement(settings: PhantomSettings) -> torch.Tensor:
 
 
 def _rows(block: Phantom, rows: slice) -> Phantom:
-    names = [f.name for f in fields(Phantom) if f.name != "classes"]
-    return replace(block, **{name: getattr(block, name)[rows] for name in names})
+    arrays: dict[str, Any] = {name: getattr(block, name)[rows] for name in _ARRAYS}
+    return replace(block, **arrays)
 
 
 def _joined(parts: list[Phantom]) -> Phantom:
-    names = [f.name for f in fields(Phantom) if f.name != "classes"]
-    return Phantom(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS
+    }
+    return replace(parts[0], **arrays)

@@ -19,15 +19,16 @@ def draw_hair(light: Tensor, view: Dice) -> tuple[Tensor, Tensor]:
     Half of the images have none; few have many.
     """
     size = light.shape[-1]
-    hairy = view.happens("hairy", 0.5)
+    hairy = view.happens("hairy", 0.45)
     count = torch.where(hairy, 1 + view.between("hairs", 0, 1) ** 2.2 * MOST, 0.0).long()
     fair = view.happens("fair", 0.22)
     comb = view.between("comb", 0, TURN)
     cover = torch.zeros(len(light), size, size)
+    strands = _strands(view, comb)
     for number in range(MOST):
         rows = (count > number).nonzero().squeeze(1)
         if len(rows):
-            stroke = _stroke(view.take(rows), comb[rows], number, size)
+            stroke = _stroke({name: v[rows, number] for name, v in strands.items()}, size)
             cover[rows] = torch.maximum(cover[rows], stroke)
     mask = cover >= FAINT
     shade = torch.where(fair[:, None], FAIR, DARK) * view.between("shade", 0.7, 1.15)[:, None]
@@ -35,22 +36,33 @@ def draw_hair(light: Tensor, view: Dice) -> tuple[Tensor, Tensor]:
     return torch.lerp(light, shade[..., None, None].expand_as(light), opacity[:, None]), mask
 
 
-def _stroke(view: Dice, comb: Tensor, number: int, size: int) -> Tensor:
+def _strands(view: Dice, comb: Tensor) -> dict[str, Tensor]:
+    """Return where each hair lies and how it is bent, (B, MOST); the image reaches -1 to 1."""
+
+    def draw(name: str, low: float, high: float) -> Tensor:
+        return view.between(f"hair-{name}", low, high, (MOST,))
+
+    angle = comb[:, None] + 0.5 * view.normal("hair-angle", (MOST,))
+    return {
+        "x": draw("x", -1, 1),
+        "y": draw("y", -1, 1),
+        "cos": angle.cos(),
+        "sin": angle.sin(),
+        "half": 0.25 + 0.95 * draw("length", 0, 1) ** 1.4,
+        "bend": draw("bend", -0.45, 0.45),
+        "width": draw("width", 0.008, 0.021),
+    }
+
+
+def _stroke(strand: dict[str, Tensor], size: int) -> Tensor:
     """Return how much of each pixel the hair covers (B, H, W): an arc that thins at its ends."""
-
-    def draw(what: str, low: float, high: float) -> Tensor:
-        return view.between(f"hair-{number}-{what}", low, high)
-
-    angle = comb + 0.5 * view.normal(f"hair-{number}-angle")
-    length = 0.25 + 0.95 * draw("length", 0, 1) ** 1.4  # half of it; the image reaches -1 to 1
-    bend = draw("bend", -0.45, 0.45)
-    width = draw("width", 0.010, 0.026)
+    hair = {name: wide(value) for name, value in strand.items()}
     x, y = pixel_grid(size)
-    x, y = x - wide(draw("x", -1, 1)), y - wide(draw("y", -1, 1))
-    cos, sin = wide(angle.cos()), wide(angle.sin())
-    along, across = cos * x + sin * y, cos * y - sin * x
-    slope = 2 * wide(bend) * along
-    distance = (across - wide(bend) * along**2).abs() / torch.sqrt(1 + slope**2)
-    taper = (1 - (along / wide(length)) ** 2).clamp(min=0).sqrt()
-    thickness = wide(width) * taper * size / 2  # in pixels
+    x, y = x - hair["x"], y - hair["y"]
+    along = hair["cos"] * x + hair["sin"] * y
+    across = hair["cos"] * y - hair["sin"] * x
+    slope = 2 * hair["bend"] * along
+    distance = (across - hair["bend"] * along**2).abs() / torch.sqrt(1 + slope**2)
+    taper = (1 - (along / hair["half"]) ** 2).clamp(min=0).sqrt()
+    thickness = hair["width"] * taper * size / 2  # in pixels
     return ((thickness + 1) / 2 - distance * size / 2).clamp(min=0).minimum(thickness.clamp(max=1))

@@ -36,18 +36,20 @@ def draw_ruler(light: Tensor, view: Dice, chance: Tensor) -> Tensor:
 
 
 def draw_sticker(
-    light: Tensor, view: Dice, label: Tensor, agreement: Tensor, lesion_mask: Tensor
+    light: Tensor, view: Dice, label: Tensor, agreement: Tensor, lesion_mask: Tensor, tube: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return `light` (B, 3, H, W) with stickers, and the pixels they cover (B, H, W) bool.
 
     With probability `agreement` (B,) a sticker has the colour of the class `label` (B,), else
-    that of another class drawn uniformly; NaN draws none. It lies in a corner, under the lesion.
+    that of another class drawn uniformly; NaN draws none. It lies in a corner, under the lesion,
+    and further in where the rim of the `tube` (B,) bool hides the corners.
     """
     told = sticker_class(view, label, agreement)
     x, y = pixel_grid(light.shape[-1])
     corner = _emptiest(lesion_mask, view)
-    sx = torch.where(corner % 2 == 0, -1.0, 1.0) * view.between("sticker-x", 0.72, 1.0)
-    sy = torch.where(corner < 2, -1.0, 1.0) * view.between("sticker-y", 0.72, 1.0)
+    reach = torch.where(tube, 0.75, 1.0)
+    sx = torch.where(corner % 2 == 0, -reach, reach) * view.between("sticker-x", 0.72, 1.0)
+    sy = torch.where(corner < 2, -reach, reach) * view.between("sticker-y", 0.72, 1.0)
     angle = view.between("sticker-turn", 0, TURN)
     cos, sin = wide(angle.cos()), wide(angle.sin())
     dx, dy = x - wide(sx), y - wide(sy)

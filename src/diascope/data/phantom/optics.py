@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
 from diascope.data.phantom.dice import TURN, Dice, pixel_grid, smoothstep, wide
 
@@ -26,8 +25,8 @@ class Hospital:
 
 
 HOSPITALS = {
-    "a": Hospital((1.02, 0.95, 0.94), 1.00, 0.16, 0.08, 0.15, 0.5, 0.010),
-    "b": Hospital((0.86, 0.90, 1.00), 1.12, 0.30, 0.16, 0.25, 0.8, 0.015),
+    "a": Hospital((1.02, 0.95, 0.94), 1.00, 0.16, 0.06, 0.15, 0.5, 0.010),
+    "b": Hospital((0.86, 0.90, 1.00), 1.12, 0.30, 0.12, 0.25, 0.8, 0.015),
 }
 
 
@@ -50,28 +49,44 @@ def photograph(light: Tensor, view: Dice, which: Tensor) -> Tensor:
     return (picture + amount[:, None, None, None] * noise).clamp(0, 1)
 
 
+def inside_tube(view: Dice, which: Tensor, size: int) -> Tensor:
+    """Return how much of each pixel's light the rim of the tube lets through (B, H, W)."""
+    x, y = pixel_grid(size)
+    x, y = (
+        x - wide(view.between("tube-x", -0.06, 0.06)),
+        y - wide(view.between("tube-y", -0.06, 0.06)),
+    )
+    rim = wide(torch.where(has_tube(view, which), view.between("rim", 1.10, 1.28), 9.0))
+    return 1 - smoothstep(torch.hypot(x, y) - rim, -0.06, 0.03)
+
+
+def has_tube(view: Dice, which: Tensor) -> Tensor:
+    """Return in which images (B,) the rim of the tube is seen."""
+    return view.happens("tube", hospital_value(which, "tube"))
+
+
 def _lamp(view: Dice, which: Tensor, size: int) -> Tensor:
     """Return how much light reaches each pixel (B, H, W)."""
     x, y = pixel_grid(size)
-    x = x - wide(0.10 * view.normal("lamp-x"))
-    y = y - wide(0.10 * view.normal("lamp-y"))
-    squared = x**2 + y**2
+    x, y = x - wide(0.10 * view.normal("lamp-x")), y - wide(0.10 * view.normal("lamp-y"))
     strength = wide(hospital_value(which, "vignette") * view.between("vignette", 0.2, 1.5))
     bearing = wide(view.between("lamp-bearing", 0, TURN))
     tilt = wide(view.between("lamp-tilt", 0, 0.06)) * (x * bearing.cos() + y * bearing.sin())
-    lamp = (1 + tilt) * (1 - strength * (squared / 2) ** 1.3)
-    tube = view.happens("tube", hospital_value(which, "tube"))
-    rim = wide(torch.where(tube, view.between("rim", 1.02, 1.22), torch.tensor(9.0)))
-    return (lamp * (1 - 0.94 * smoothstep(squared.sqrt() - rim, -0.06, 0.03))).clamp(min=0.02)
+    lamp = (1 + tilt) * (1 - strength * ((x**2 + y**2) / 2) ** 1.3).clamp(min=0.1)
+    return lamp * (0.05 + 0.95 * inside_tube(view, which, size))
 
 
 def _blur(picture: Tensor, weight: Tensor) -> Tensor:
     """Return `picture` blended with a Gaussian blur of itself by `weight` (B,)."""
-    sigma = 0.014 * picture.shape[-1]
-    reach = math.ceil(2.5 * sigma)
-    line = torch.exp(-(torch.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-    line = (line / line.sum()).view(1, 1, 1, -1)
-    b, c, h, w = picture.shape
-    soft = pad(picture.reshape(b * c, 1, h, w), [reach] * 4, mode="replicate")
-    soft = conv2d(conv2d(soft, line), line.mT).view_as(picture)
+    kernel = _gaussian(picture.shape[-1])
+    soft = ((picture @ kernel.T).mT @ kernel.T).mT
     return torch.lerp(picture, soft, weight[:, None, None, None].clamp(0, 1))
+
+
+@lru_cache(maxsize=8)
+def _gaussian(size: int) -> Tensor:
+    """Return the matrix that blurs a line of pixels, (size, size); its rows sum to one."""
+    place = torch.arange(size)
+    kernel = torch.exp(-((place[:, None] - place) ** 2) / (2 * (0.014 * size) ** 2))
+    kernel = torch.where(kernel < 1e-4, 0.0, kernel)  # denormal numbers are slow
+    return kernel / kernel.sum(1, keepdim=True)

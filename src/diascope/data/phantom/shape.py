@@ -36,7 +36,7 @@ class Shape:
 
 def place_lesion(lesion: Dice, view: Dice, traits: Traits, size: int) -> Shape:
     """Return the lesions' geometry; about a third lie away from the centre of the image."""
-    radius = lesion.between("radius", 0.26, 0.60) * view.between("zoom", 0.92, 1.08)
+    radius = lesion.between("radius", 0.28, 0.66) * view.between("zoom", 0.92, 1.08)
     room = (0.92 - 1.15 * radius).clamp(min=0.08)
     away = view.happens("off-centre", 0.35)
     far = torch.where(
@@ -60,11 +60,12 @@ def place_lesion(lesion: Dice, view: Dice, traits: Traits, size: int) -> Shape:
 def _depth(lesion: Dice, traits: Traits, shape: Shape, size: int) -> Tensor:
     """Return how far inside the outline each pixel lies, in lesion radii (B, H, W)."""
     resolution = max(48, size)
-    ragged = wide(0.02 + 0.16 * traits.border)
+    ragged = wide(0.012 + 0.05 * traits.border)
     warp = torch.stack(
         [
-            lesion.field(f"{axis}-coarse", 9, resolution)
-            + 0.6 * lesion.field(f"{axis}-fine", 22, resolution)
+            lesion.field(f"{axis}-coarse", 11, resolution)
+            + 0.8 * lesion.field(f"{axis}-middle", 24, resolution)
+            + 0.6 * lesion.field(f"{axis}-fine", 50, resolution)
             for axis in ("warp-u", "warp-v")
         ],
         dim=1,
@@ -88,8 +89,8 @@ def _outline(lesion: Dice, traits: Traits) -> Tensor:
     """
     wave = torch.arange(2, 15)
     slow = wave < 5
-    lopsided = 0.015 + 0.125 * traits.asymmetry[:, None]
-    ragged = (0.008 + 0.055 * traits.border[:, None]) * (8 / wave).clamp(max=1)
+    lopsided = 0.015 + 0.115 * traits.asymmetry[:, None]
+    ragged = (0.006 + 0.050 * traits.border[:, None]) * (6 / wave).clamp(max=1)
     amplitude = torch.where(slow, lopsided, ragged) * lesion.normal("waves", (len(wave),))
     amplitude = amplitude.clamp(-0.24, 0.24)
     phase = lesion.between("phases", 0, TURN, (len(wave),))

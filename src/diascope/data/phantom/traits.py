@@ -14,9 +14,9 @@ CLASSES = ("nevus", "keratosis", "melanoma")
 # asymmetry, border irregularity, colour variegation, mottled surface, sharpness of the border
 TYPICAL = torch.tensor(
     [
-        [0.15, 0.12, 0.12, 0.18, 0.25],
-        [0.35, 0.40, 0.35, 0.85, 0.85],
-        [0.80, 0.80, 0.85, 0.30, 0.50],
+        [0.12, 0.08, 0.08, 0.10, 0.20],
+        [0.35, 0.35, 0.25, 0.90, 0.90],
+        [0.85, 0.85, 0.90, 0.20, 0.45],
     ]
 )
 
@@ -33,13 +33,18 @@ class Traits:
     sharpness: Tensor
 
 
+def draw_labels(lesion: Dice) -> Tensor:
+    """Return the class of each lesion (B,), all equally likely."""
+    return lesion.between("class", 0, len(CLASSES)).long()
+
+
 def draw_traits(lesion: Dice, difficulty: float) -> Traits:
-    """Draw classes, equally likely, and signs around those typical of the class.
+    """Draw classes, and signs around those typical of the class.
 
     A lesion leans towards another class by a share |normal| x `difficulty` / 2, so that some
     look like a class they are not; each sign then varies by itself.
     """
-    label = lesion.between("class", 0, len(CLASSES)).long()
+    label = draw_labels(lesion)
     other = (label + lesion.between("leaning", 1, len(CLASSES)).long()) % len(CLASSES)
     share = (lesion.normal("share").abs() * difficulty / 2).clamp(max=0.9)[:, None]
     signs = (1 - share) * TYPICAL[label] + share * TYPICAL[other]
