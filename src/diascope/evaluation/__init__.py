@@ -1,0 +1,49 @@
+"""What a model gets right and where it looks, measured, each number with its interval."""
+
+from diascope.evaluation.localisation import centre_prior, localisation_table
+from diascope.evaluation.measures import MEASURES
+from diascope.evaluation.measures.localisation import AveragePrecision, MassInside, PointingGame
+from diascope.evaluation.predictions import (
+    predict,
+    predict_logits,
+    prediction_table,
+    score_predictions,
+)
+from diascope.evaluation.resampling import resample_weights
+from diascope.evaluation.scores import score_table
+from diascope.evaluation.statistics import (
+    Interval,
+    bootstrap_curve,
+    bootstrap_curve_difference,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_p_value,
+    bootstrap_statistic,
+    bootstrap_statistics,
+)
+from diascope.evaluation.tables import read_table, write_table
+
+__all__ = [
+    "MEASURES",
+    "AveragePrecision",
+    "Interval",
+    "MassInside",
+    "PointingGame",
+    "bootstrap_curve",
+    "bootstrap_curve_difference",
+    "bootstrap_difference",
+    "bootstrap_mean",
+    "bootstrap_p_value",
+    "bootstrap_statistic",
+    "bootstrap_statistics",
+    "centre_prior",
+    "localisation_table",
+    "predict",
+    "predict_logits",
+    "prediction_table",
+    "read_table",
+    "resample_weights",
+    "score_predictions",
+    "score_table",
+    "write_table",
+]
