@@ -1,0 +1,262 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diascope.errors import UserError
+from diascope.models import unwrapped
+from diascope.objectives import Objective
+from diascope.randomness import derive
+from diascope.training.batches import Batches
+from diascope.training.config import TrainingConfig
+from diascope.training.interrupt import Interrupt
+from diascope.training.meter import Clock, Meter, with_clock
+from diascope.training.modes import train_mode
+from diascope.training.progress import Progress
+from diascope.training.schedule import Plateau, make_optimizer, multiplier
+from diascope.training.selection import Selection
+from diascope.training.state import State, Store
+from diascope.training.validation import Validation
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+Row = dict[str, float]
+COLUMNS = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_balanced_accuracy",
+    "val_adversarial_accuracy",
+    "seconds",
+    "seconds_data",
+    "seconds_update",
+    "seconds_attack",
+    "seconds_validation",
+    "images_per_second",
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished training: the model with the chosen weights, in eval mode, on its device.
+
+    `epoch` (from 1) is the one whose weights were chosen; `metrics` has a row an epoch.
+    """
+
+    model: nn.Module
+    epoch: int
+    metrics: pd.DataFrame
+
+
+class Loop:
+    """Trains `model` on `batches`, judged by `validation`; all it draws is a function of the seed.
+
+    Images are drawn in an order of (seed, epoch), augmented and attacked by (seed, epoch, image),
+    and dropout is seeded by (seed, epoch, step). So the state of a run is what `_state` returns,
+    and a run that goes on from it computes what it would have computed. `config` is without
+    `auto`; `weight` (K,) are the classes' weights in the loss.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        objective: Objective,
+        batches: Batches,
+        validation: Validation,
+        config: TrainingConfig,
+        weight: Tensor | None,
+        store: Store,
+        progress: Progress,
+    ) -> None:
+        self.fabric, self.batches, self.validation = fabric, batches, validation
+        self.config, self.weight = config, weight
+        self.store, self.progress = store, progress
+        optimizer = make_optimizer(config.optimizer, model.parameters())
+        self.model, self.optimizer = fabric.setup(model, optimizer)
+        self.inner = unwrapped(self.model)
+        self.clock = Clock()
+        self.objective = with_clock(objective, self.clock)
+        self.plateau = Plateau.of(config.schedule)
+        self.selection = Selection(config.metric, config.patience, config.min_delta)
+        self.epoch, self.step, self.rows = 0, 0, list[Row]()
+        self.bad = torch.full((), -1, device=fabric.device)  # the first step without a finite loss
+        self._saved = self._checked = time.monotonic()
+        self._stop = Interrupt()
+
+    def run(self) -> Fit:
+        """Train to the end, from the state in the store if there is one.
+
+        Raises `UserError` where the loss is no longer finite, and KeyboardInterrupt, with the
+        state saved, after Ctrl-C.
+        """
+        state = self.store.load()
+        if state is not None:
+            self._restore(state)
+            self.progress.note(f"resumed in epoch {self.epoch + 1}, after step {self.step}")
+        cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), self._stop:
+            while self.epoch < self.config.epochs and not self.selection.exhausted:
+                self._run_epoch()
+        return self._finish()
+
+    def _run_epoch(self) -> None:
+        train_mode(self.model)
+        batches = self.batches.rows(self.epoch)
+        while self.step < len(batches):
+            with self.clock.meter.timed("total"):
+                self._take_step(batches[self.step])
+            self.step += 1
+            self._after_step(len(batches))
+        self._check_finite()
+        began = time.perf_counter()
+        judged = self.validation(self.model, self._stop_if_asked)
+        self._end_epoch({**judged, "seconds_validation": time.perf_counter() - began})
+
+    def _take_step(self, rows: NDArray[np.int64]) -> None:
+        """Descend the loss of one batch."""
+        seed, meter = self.config.seed, self.clock.meter
+        torch.manual_seed(derive(seed, "step", self.epoch, self.step))
+        with meter.timed("data"):
+            batch = self.batches.load(rows, self.epoch)
+        with meter.timed("update"):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._lr(self.step)
+            generator = torch.Generator().manual_seed(derive(seed, "attack", self.epoch))
+            with self.fabric.autocast():
+                loss = self.objective(
+                    self.model,
+                    batch.x,
+                    batch.y,
+                    generator=generator,
+                    ids=batch.ids,
+                    class_weight=self.weight,
+                )
+            self.fabric.backward(loss)
+            if self.config.clip_gradient is not None:
+                self.fabric.clip_gradients(
+                    self.model,
+                    self.optimizer,
+                    max_norm=self.config.clip_gradient,
+                    error_if_nonfinite=False,
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        meter.add(loss, len(rows))
+        self.bad = torch.where((self.bad < 0) & ~loss.detach().isfinite(), self.step, self.bad)
+
+    def _after_step(self, steps: int) -> None:
+        """Look after the loss, the clock, the state and the user."""
+        now = time.monotonic()
+        if self.fabric.device.type == "cpu" or now - self._checked > 1:
+            self._check_finite()
+        where = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        self.progress.step(self.step, steps, where, self.clock.meter.speed, self._left())
+        if now - self._saved >= self.config.checkpoint_seconds:
+            self._save()
+        self._stop_if_asked()
+
+    def _end_epoch(self, judged: Mapping[str, float]) -> None:
+        meter = self.clock.meter
+        row: Row = {"epoch": self.epoch + 1, "lr": self._lr(self.step - 1), **judged, **meter.row()}
+        row["seconds"] = meter.total + row["seconds_validation"]
+        self.rows.append(row)
+        if not math.isnan(row["val_loss"]):
+            self.plateau.update(row["val_loss"])
+        best = False
+        if self.config.select == "best" or self.config.patience:
+            best = self.selection.update(self.epoch, row)
+        if best and self.config.select == "best":
+            self.store.keep_best(self.epoch, self.inner.state_dict())
+        self.epoch, self.step, self.clock.meter = self.epoch + 1, 0, Meter()
+        self._save()
+        self.progress.epoch(row, self.config.epochs, best, self._left())
+        self.store.write_metrics(metrics_table(self.rows))
+
+    def _finish(self) -> Fit:
+        chosen = self.epoch - 1
+        if self.config.select == "best":
+            chosen = self.selection.epoch
+            self.inner.load_state_dict(self.store.best(chosen))
+        return Fit(self.inner.eval(), chosen + 1, metrics_table(self.rows))
+
+    def _lr(self, step: int) -> float:
+        config, steps = self.config, len(self.batches)
+        factor = multiplier(config.schedule, self.epoch, step, steps, config.epochs)
+        return config.optimizer.lr * factor * self.plateau.scale
+
+    def _left(self) -> float:
+        """Return about how many seconds the rest of the run takes."""
+        seconds, steps = self.clock.meter.total, self.step
+        if not steps and self.rows:
+            seconds, steps = self.rows[-1]["seconds"], len(self.batches)
+        if not steps:
+            return math.nan
+        whole = seconds / steps * len(self.batches)
+        judging = self.rows[-1]["seconds_validation"] if self.rows and self.step else 0.0
+        return (self.config.epochs - self.epoch) * (whole + judging) - seconds * bool(self.step)
+
+    def _check_finite(self) -> None:
+        """Raise `UserError` where the loss of a step of this epoch was not finite."""
+        self._checked = time.monotonic()
+        step = int(self.bad)
+        if step >= 0:
+            raise UserError(
+                f"epoch {self.epoch + 1}, step {step + 1}: the loss is not finite; try a lower "
+                "training.optimizer.lr, or training.clip_gradient=1, in a new run folder"
+            )
+
+    def _stop_if_asked(self) -> None:
+        if self._stop.requested:
+            self._save()
+            step = f"epoch {self.epoch + 1}, after step {self.step}"
+            self.progress.note(f"stopped in {step}; the same command with --resume goes on")
+            raise KeyboardInterrupt
+
+    def _save(self) -> None:
+        self._check_finite()
+        self.store.save(self._state())
+        self._saved = time.monotonic()
+
+    def _state(self) -> State:
+        return {
+            "model": self.inner.state_dict(),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "config": self.config.model_dump(mode="json"),
+            "epoch": self.epoch,
+            "step": self.step,
+            "meter": self.clock.meter.to_dict(),
+            "plateau": asdict(self.plateau),
+            "selection": asdict(self.selection),
+            "rows": self.rows,
+        }
+
+    def _restore(self, state: State) -> None:
+        self.inner.load_state_dict(state["model"])
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.rows = state["epoch"], state["step"], list(state["rows"])
+        meter: dict[str, Any] = dict(state["meter"])
+        meter["loss"] = meter["loss"].to(self.fabric.device)
+        self.clock.meter = Meter(**meter)
+        self.plateau = Plateau(**state["plateau"])
+        self.selection = Selection(**state["selection"])
+
+
+def metrics_table(rows: list[Row]) -> pd.DataFrame:
+    """Return the table of `metrics.csv`, a row an epoch."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype({"epoch": int})

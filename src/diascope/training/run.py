@@ -1,0 +1,209 @@
+"""A run: a folder with a configuration, a split, a model, its metrics and its predictions.
+
+`model.safetensors` is written last: where it stands, the run is finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from diascope.data import Pixels, Splits, load_pixels, open_data
+from diascope.errors import UserError
+from diascope.evaluation import predict, write_table
+from diascope.files import replacing
+from diascope.models import Classifier, create_model, load_model, read_card, save_model
+from diascope.models.checkpoint import WEIGHTS
+from diascope.objectives import Objective
+from diascope.randomness import derive
+from diascope.settings import write_yaml
+from diascope.training.compare import as_before, refuse_changes
+from diascope.training.config import TrainConfig, read_config
+from diascope.training.fit import check_images, fit, settled
+from diascope.training.loop import Fit
+from diascope.training.progress import Progress, console_progress
+from diascope.training.record import describe_run
+from diascope.training.state import METRICS, FolderStore
+
+CONFIG, SPLIT, PREDICTIONS = "config.yaml", "split.csv", "validation.parquet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its `folder`, its resolved `config`, and the `epoch` (from 1) chosen."""
+
+    folder: Path
+    config: TrainConfig
+    epoch: int
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics, a row an epoch."""
+        return pd.read_csv(self.folder / METRICS)
+
+    def model(self) -> Classifier:
+        """Return the trained classifier, in eval mode."""
+        return load_model(self.folder)
+
+
+def train(
+    config: TrainConfig,
+    out: Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Train as `config` says, into the run folder `out` (or `config.out`).
+
+    With `resume` a run that stopped goes on, one that has nothing to resume begins, and one that
+    is finished is returned as it is. Raises `UserError` for mistakes in the configuration or the
+    data, for a folder that already holds a run, and for a changed configuration on resume.
+    """
+    folder = out or config.out
+    if folder is None:
+        raise UserError("out: name a folder for the run")
+    config = config.resolved()
+    objective = config.build_objective()
+    config = _prepared(config, objective, folder, resume)
+    with progress or console_progress() as shown:
+        if (folder / WEIGHTS).exists():
+            FolderStore(folder).clear()
+            shown.note(f"{folder}: is finished; nothing to resume")
+            return open_run(folder)
+        return _train(config, objective, folder, resume, shown)
+
+
+def open_run(folder: Path) -> Run:
+    """Return the finished run in `folder`; raises `UserError` where there is none."""
+    card = read_card(folder)
+    return Run(folder, read_config(folder / CONFIG), int(card["epoch"]))
+
+
+def _prepared(config: TrainConfig, objective: Objective, folder: Path, resume: bool) -> TrainConfig:
+    """Return the configuration without `auto`, having made sure that `folder` can take the run."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder for the run")
+    finished, begun = (folder / WEIGHTS).exists(), FolderStore(folder).path.exists()
+    if not resume and finished:
+        raise UserError(f"{folder}: holds a finished run; name another folder, or remove it")
+    if not resume and begun:
+        raise UserError(
+            f"{folder}: holds an unfinished run; go on with --resume, or name another folder"
+        )
+    written = folder / CONFIG
+    if not (finished or begun) or not written.exists():
+        return config.model_copy(update={"training": settled(config.training, objective)})
+    old = read_config(written)
+    training = settled(as_before(config.training, old.training), objective)
+    config = config.model_copy(update={"training": training})
+    before, now = ({**c.to_dict(), "out": None} for c in (old, config))
+    refuse_changes(before, now, str(folder), grows=not finished)
+    return config
+
+
+def _train(
+    config: TrainConfig, objective: Objective, folder: Path, resume: bool, progress: Progress
+) -> Run:
+    splits, train, val = open_parts(config, progress)
+    check_images(train, val, config.training)
+    record = describe_run({"train": train, "val": val}, splits.test)
+    _same_data(folder, record)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(config.training.seed, "model"))
+        spec = config.model
+        model = create_model(
+            spec.name,
+            len(train.dataset.classes),
+            spec.pretrained,
+            spec.attention,
+            config.data.channels,
+            **spec.options,
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if not FolderStore(folder).path.exists() or not (folder / CONFIG).exists():
+        splits.save(folder / SPLIT)
+    _write_config(folder, config, record)
+    fitted = fit(
+        model,
+        objective,
+        train,
+        val,
+        config.training,
+        folder=folder,
+        resume=resume,
+        progress=progress,
+    )
+    _finish(folder, config, fitted, val, record)
+    progress.note(f"{folder}: finished, with the weights of epoch {fitted.epoch}")
+    return Run(folder, config, fitted.epoch)
+
+
+def open_parts(config: TrainConfig, progress: Progress) -> tuple[Splits, Pixels, Pixels]:
+    """Return the splits, and the pixels of train and val; those of test are never opened."""
+    data = config.data
+    dataset = open_data(data.name, data.classes, **data.options)
+    if data.split.file is not None:
+        splits = Splits.load(data.split.file, dataset)
+    else:
+        splits = dataset.split(data.split.seed, data.split.fractions)
+    train, val = (
+        load_pixels(
+            part,
+            data.size,
+            data.preprocess,
+            progress=progress.load,
+            skip_unreadable=data.skip_unreadable,
+        )
+        for part in (splits.train, splits.val)
+    )
+    if skipped := len(train.skipped) + len(val.skipped):
+        progress.note(f"{dataset.name}: {skipped} unusable images are left out of train and val")
+    return splits, train, val
+
+
+def _finish(
+    folder: Path, config: TrainConfig, fitted: Fit, val: Pixels, record: dict[str, Any]
+) -> None:
+    store = FolderStore(folder)
+    store.write_metrics(fitted.metrics)
+    model, seed = fitted.model, config.training.seed
+    if len(val):
+        device = next(model.parameters()).device
+        table = predict(model, val, batch_size=64, device=device)
+        about = {"seed": seed, "epoch": fitted.epoch, "data": record["data"]["fingerprint"]}
+        write_table(table, folder / PREDICTIONS, about)
+    row = fitted.metrics.iloc[fitted.epoch - 1].drop("epoch")
+    save_model(
+        model,
+        folder / WEIGHTS,
+        classes=list(val.dataset.classes),
+        size=config.data.size,
+        preprocess=config.data.preprocess.model_dump(),
+        objective=config.objective,
+        objective_eps_given=config.objective_eps_given,
+        seed=seed,
+        epoch=fitted.epoch,
+        metrics={str(k): float(v) for k, v in row.items() if pd.notna(v)},
+        data=record["data"],
+    )
+    store.clear()
+
+
+def _write_config(folder: Path, config: TrainConfig, record: dict[str, Any]) -> None:
+    with replacing(folder / CONFIG) as temporary:
+        write_yaml(temporary, {**config.to_dict(), "record": record})
+
+
+def _same_data(folder: Path, record: dict[str, Any]) -> None:
+    """Raise `UserError` where the run in `folder` began with other images or labels."""
+    if not FolderStore(folder).path.exists() or not (folder / CONFIG).exists():
+        return
+    before = (read_config(folder / CONFIG).record or {}).get("data", {})
+    if before.get("fingerprint") != record["data"]["fingerprint"]:
+        raise UserError(
+            f"{folder}: the images, labels or splits of {record['data']['name']} have changed "
+            "since the run began; restore them, or begin a run in another folder"
+        )

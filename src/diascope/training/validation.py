@@ -1,0 +1,91 @@
+"""How good the model is on the validation images, with and without an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diascope.attacks import Attack
+from diascope.data.pixels import Pixels
+from diascope.evaluation import predict_logits
+from diascope.models.heads import cross_entropy, is_correct
+from diascope.models.modes import evaluating
+from diascope.randomness import derive
+
+NOTHING = {
+    "val_loss": float("nan"),
+    "val_accuracy": float("nan"),
+    "val_balanced_accuracy": float("nan"),
+    "val_adversarial_accuracy": float("nan"),
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation images, and the attack under which they are judged (or None).
+
+    `images`: how many are attacked, the same ones every epoch; None for all. `autocast` is
+    entered for the attack's gradients; verdicts are always in float32.
+    """
+
+    pixels: Pixels
+    attack: Attack | None = None
+    images: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    autocast: Callable[[], AbstractContextManager[None]] = torch.enable_grad
+
+    def __call__(
+        self, model: nn.Module, tick: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
+        """Return loss, accuracy, balanced accuracy and accuracy under attack, as `val_...`.
+
+        The last is NaN without an attack; an image counts as right under attack where it is right
+        without, too. Without images all are NaN. `tick` is called after each attacked batch.
+        """
+        if not len(self.pixels):
+            return dict(NOTHING)
+        logits = predict_logits(model, self.pixels, self.batch_size, self.device)
+        y = self.pixels.y()
+        right = is_correct(logits, y)
+        recalls = torch.stack([right[y == k].double().mean() for k in sorted(set(y.tolist()))])
+        return {
+            "val_loss": float(cross_entropy(logits, y).double().mean()),
+            "val_accuracy": float(right.double().mean()),
+            "val_balanced_accuracy": float(recalls.mean()),
+            "val_adversarial_accuracy": self._attacked(model, right, tick),
+        }
+
+    def _attacked(self, model: nn.Module, right: Tensor, tick: Callable[[], None]) -> float:
+        """Return the share of the drawn images that are right (N,) and withstand the attack."""
+        if self.attack is None:
+            return float("nan")
+        drawn = self._drawn()
+        standing = drawn[right.numpy()[drawn]]
+        withstood = 0
+        for start in range(0, len(standing), self.batch_size):
+            rows = standing[start : start + self.batch_size]
+            withstood += self._withstand(model, rows)
+            tick()
+        return withstood / len(drawn)
+
+    def _withstand(self, model: nn.Module, rows: NDArray[np.int64]) -> int:
+        assert self.attack is not None
+        x, y = self.pixels.x(rows, self.device), self.pixels.y(rows, self.device)
+        generator = torch.Generator().manual_seed(derive(self.seed, "validation", "attack"))
+        with evaluating(model) as inner:
+            with self.autocast():
+                x_adv = self.attack(inner, x, y, generator=generator, ids=self.pixels.ids(rows))
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                return int(is_correct(inner(x_adv.float()), y).sum())
+
+    def _drawn(self) -> NDArray[np.int64]:
+        draw = np.random.default_rng(derive(self.seed, "validation", "images"))
+        return np.sort(draw.permutation(len(self.pixels))[: self.images])
