@@ -1,0 +1,112 @@
+"""Arrays to pictures that travel inside the page: photographs, maps, perturbations, outlines."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+from scipy.ndimage import gaussian_filter
+
+from diascope.audit.results import Heat, Image
+from diascope.report.charts import path
+
+COLOURS = "magma"  # perceptually uniform, dark to light: read in grey and by colour-blind readers
+LEVELS = 32
+LOSSLESS = 96  # perturbations of at most this side are kept without loss
+FACTORS = tuple(k * 10**e for e in range(5) for k in (1, 2, 5))
+
+
+def photograph(image: Image, side: int) -> str:
+    """Return a data URI of an image (H, W, 3) or (H, W, 1) uint8, at most `side` pixels long."""
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    return _webp(_shrunk(Pillow.fromarray(np.ascontiguousarray(pixels)), side), quality=88)
+
+
+def heat_map(heat: Heat, side: int) -> str:
+    """Return a data URI of a map (H, W) in [0, 1], to be laid over an image or over black.
+
+    Colours and transparency are chosen so that over black the picture shows exactly the colour
+    map (`COLOURS`, in `LEVELS` steps), while over an image what is dark lets the image through.
+    """
+    values = np.nan_to_num(np.asarray(heat, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+    values = np.asarray(_shrunk(Pillow.fromarray(values), side))
+    steps = np.rint(np.clip(values, 0, 1) * (LEVELS - 1)).astype(np.uint8)
+    picture = Pillow.frombytes("P", steps.shape[::-1], steps.tobytes())
+    colours, alpha = _palette()
+    picture.putpalette(colours)
+    return _uri(picture, "PNG", optimize=True, transparency=alpha)
+
+
+@cache
+def _palette() -> tuple[bytes, bytes]:
+    """Return the palette (R, G, B, ...) and the transparency of each level."""
+    rgb = matplotlib.colormaps[COLOURS](np.linspace(0, 1, LEVELS))[:, :3]  # (L, 3)
+    rgb[0] = 0.0
+    alpha = np.maximum.accumulate(np.maximum(rgb.max(1), np.linspace(0, 1, LEVELS)))
+    straight = rgb / np.maximum(alpha, 1e-6)[:, None]
+    return _eight_bits(straight).tobytes(), _eight_bits(alpha).tobytes()
+
+
+def perturbation(delta: Heat, factor: float, side: int) -> str:
+    """Return a data URI of a perturbation (H, W, C), `factor` times as large, around mid-grey."""
+    shown = _eight_bits(0.5 + factor * np.nan_to_num(np.asarray(delta, dtype=np.float32)))
+    pixels = shown[..., 0] if shown.shape[-1] == 1 else shown
+    picture = _shrunk(Pillow.fromarray(np.ascontiguousarray(pixels)), side)
+    return _webp(picture, lossless=True) if max(picture.size) <= LOSSLESS else _webp(picture, 75)
+
+
+def magnification(deltas: list[Heat]) -> float:
+    """Return the round factor (1, 2, 5, 10, ...) that fits 99% of the values into the range."""
+    sizes = [float(np.nanquantile(np.abs(d), 0.99)) for d in deltas if np.isfinite(d).any()]
+    largest = max(sizes, default=0.0)
+    fitting = [f for f in FACTORS if f * largest <= 0.5]
+    return float(fitting[-1] if fitting and largest > 0 else 1)
+
+
+def outline(mask: NDArray[np.bool_]) -> str:
+    """Return the SVG path of a mask's (H, W) edge, in pixels; empty for an empty mask."""
+    padded = np.pad(mask.astype(np.float32), 1)
+    smooth = gaussian_filter(padded, 0.7)
+    field = smooth if smooth.max() > 0.5 else padded
+    if field.max() <= 0.5:
+        return ""
+    edges: Any = Figure().add_subplot().contour(field, levels=[0.5])
+    polygons = [p for each in edges.get_paths() for p in each.to_polygons(closed_only=False)]
+    return "".join(path(((x - 0.5, y - 0.5) for x, y in p), close=True) for p in polygons)
+
+
+def side_within(budget: int, pictures: int, side: int) -> int:
+    """Return the largest side at which so many square pictures fit into `budget` bytes."""
+    bytes_per_pixel = 0.67  # measured over noise-like maps and perturbations, with base64
+    return min(side, max(32, int(math.sqrt(budget / (max(pictures, 1) * bytes_per_pixel)))))
+
+
+def _shrunk(picture: Pillow.Image, side: int) -> Pillow.Image:
+    longest = max(picture.size)
+    if longest <= side:
+        return picture
+    width, height = (max(1, round(v * side / longest)) for v in picture.size)
+    return picture.resize((width, height), Pillow.Resampling.BOX)
+
+
+def _eight_bits(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return rounded
+
+
+def _webp(picture: Pillow.Image, quality: int = 80, lossless: bool = False) -> str:
+    return _uri(picture, "WEBP", quality=quality, lossless=lossless, method=4)
+
+
+def _uri(picture: Pillow.Image, kind: str, **options: Any) -> str:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,182 @@
+"""The cases as the page shows them: pictures encoded, predictions judged, steps of epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from diascope.audit.results import Attacked, Case, Results, View
+from diascope.report import numbers as n
+from diascope.report import pictures
+
+BUDGET = 8_000_000  # bytes of pictures in one report
+LARGEST = 256  # pixels; plates are shown at about 200
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A prediction and whether it is right."""
+
+    name: str
+    probability: str
+    right: bool
+
+    @property
+    def sign(self) -> str:
+        """Return the sign that stands beside the word."""
+        return "✓" if self.right else "✗"
+
+    @property
+    def word(self) -> str:
+        """Return right or wrong."""
+        return "right" if self.right else "wrong"
+
+
+@dataclass(frozen=True)
+class StepPlates:
+    """The pictures of one model at one epsilon."""
+
+    place: int
+    image: str
+    perturbation: str
+    heat: str
+    guess: Guess
+
+
+@dataclass(frozen=True)
+class ModelPlates:
+    """The pictures of one model."""
+
+    name: str
+    index: int
+    heat: str
+    guess: Guess
+    broken: str
+    steps: list[StepPlates]
+
+
+@dataclass(frozen=True)
+class CasePlates:
+    """One case; `outline` is an SVG path in pixels of `width` x `height`."""
+
+    number: int
+    id: str
+    label: str
+    source: str
+    width: int
+    height: int
+    image: str
+    outline: str
+    views: list[ModelPlates]
+
+
+@dataclass(frozen=True)
+class Browser:
+    """All cases, the steps of epsilon, and the magnification at each."""
+
+    cases: list[CasePlates]
+    epsilons: list[str]
+    factors: list[str]
+    start: int
+    side: int
+    shrunk: bool
+    labels: list[str]
+
+    @property
+    def state(self) -> list[dict[str, Any]]:
+        """Return what the filters need of each case: class, and who is right at which step."""
+        return [
+            {
+                "label": case.label,
+                "clean": [view.guess.right for view in case.views],
+                "attacked": [
+                    [{s.place: s.guess.right for s in v.steps}.get(k) for v in case.views]
+                    for k in range(len(self.epsilons))
+                ],
+            }
+            for case in self.cases
+        ]
+
+
+def browser(results: Results, budget: int = BUDGET) -> Browser:
+    """Encode every case of the results, shrinking the pictures until they fit the budget."""
+    cases = results.cases
+    steps = sorted({a.eps for c in cases for v in c.views for a in v.attacked if a.eps > 0})
+    factors = [_factor(cases, eps) for eps in steps]
+    own = max((max(c.image.shape[:2]) for c in cases), default=0)
+    count = sum(1 + sum(1 + 3 * len(v.attacked) for v in c.views) for c in cases)
+    side = pictures.side_within(budget, count, min(own, LARGEST))
+    index = {m.name: i for i, m in enumerate(results.models)}
+
+    def encode_view(view: View, place: int, label: str) -> ModelPlates:
+        at = {a.eps: a for a in view.attacked}
+        return ModelPlates(
+            name=view.model,
+            index=index.get(view.model, place),
+            heat=pictures.heat_map(view.heat, side),
+            guess=_guess(view, label),
+            broken=_broken(view.minimal_epsilon, results),
+            steps=[
+                _step(at[eps], k, factors[k], side, label)
+                for k, eps in enumerate(steps)
+                if eps in at
+            ],
+        )
+
+    return Browser(
+        cases=[_case(case, i + 1, side, encode_view) for i, case in enumerate(cases)],
+        epsilons=[n.eps_text(eps, results.norm) for eps in steps],
+        factors=[f"{factor:g}" for factor in factors],
+        start=len(steps) // 2,
+        side=side,
+        shrunk=side < own,
+        labels=sorted({case.label for case in cases}),
+    )
+
+
+def _case(
+    case: Case, number: int, side: int, encode_view: Callable[[View, int, str], ModelPlates]
+) -> CasePlates:
+    height, width = case.image.shape[:2]
+    return CasePlates(
+        number=number,
+        id=case.id,
+        label=case.label,
+        source=case.source,
+        width=width,
+        height=height,
+        image=pictures.photograph(case.image, side),
+        outline="" if case.mask is None else pictures.outline(case.mask),
+        views=[encode_view(view, i, case.label) for i, view in enumerate(case.views)],
+    )
+
+
+def _step(seen: Attacked, place: int, factor: float, side: int, label: str) -> StepPlates:
+    return StepPlates(
+        place=place,
+        image=pictures.photograph(seen.image, side),
+        perturbation=pictures.perturbation(seen.perturbation, factor, side),
+        heat=pictures.heat_map(seen.heat, side),
+        guess=_guess(seen, label),
+    )
+
+
+def _guess(seen: View | Attacked, label: str) -> Guess:
+    return Guess(seen.prediction, n.number(seen.probability, 2), seen.prediction == label)
+
+
+def _factor(cases: list[Case], eps: float) -> float:
+    """Return one magnification for all pictures at an epsilon, so that they can be compared."""
+    found = [a.perturbation for c in cases for v in c.views for a in v.attacked if a.eps == eps]
+    return pictures.magnification(found)
+
+
+def _broken(minimal: float, results: Results) -> str:
+    if n.defined(minimal):
+        if minimal <= 0:
+            return "wrong without an attack"
+        return f"first broken at eps {n.eps_text(minimal, results.norm)}"
+    if minimal == float("inf") and results.epsilons:
+        return f"not broken up to eps {n.eps_text(max(results.epsilons), results.norm)}"
+    return f"smallest breaking eps: {n.DASH} (not measured)"

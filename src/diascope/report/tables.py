@@ -1,0 +1,216 @@
+"""The tables of the report, as plain values that the template draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from diascope.audit.results import Bounds, Comparison, Localisation, ModelResult, Results
+from diascope.report import numbers as n
+from diascope.report.charts import Strip, strip
+
+MEASURES = {
+    "mass_inside": ("Mass inside", "share of the map that lies on the lesion"),
+    "pointing": ("Pointing game", "share of images whose brightest point lies on the lesion"),
+    "average_precision": ("Average precision", "how well brightness ranks the lesion's pixels"),
+}
+SCORES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "auroc": "AUROC",
+}
+ONE_CLASS = "needs images of at least two classes"
+NO_LIMITS = "an interval needs at least two groups of images"
+NO_MASK = "no image here has an outline of the lesion"
+NOT_COMPARED = "the audit did not compute this difference"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value with its interval beneath, and why it is missing where it is."""
+
+    text: str
+    under: str = ""
+    why: str = ""
+    strong: bool = False
+    svg: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: a heading, perhaps a model's index for its sign, and cells."""
+
+    head: str
+    cells: list[Cell]
+    under: str = ""
+    model: int | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under a common heading."""
+
+    rows: list[Row]
+    head: str = ""
+    under: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: column heads (text, model index or None) and blocks of rows."""
+
+    caption: str
+    corner: str
+    columns: list[tuple[str, int | None]]
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return why cells are empty, each reason once."""
+        cells = (c for block in self.blocks for row in block.rows for c in row.cells)
+        return list(dict.fromkeys(c.why for c in cells if c.why))
+
+
+def cell(bounds: Bounds | None, why: str, signed: bool = False) -> Cell:
+    """Return a cell of a value with its interval; a difference is strong if it excludes zero."""
+    if bounds is None or not n.defined(bounds[0]):
+        return Cell(n.DASH, why=why)
+    limits = n.interval(bounds, signed)
+    strong = signed and n.excludes_zero(bounds)
+    return Cell(n.value_of(bounds, signed), limits or n.DASH, "" if limits else NO_LIMITS, strong)
+
+
+def pair(comparison: Comparison) -> str:
+    """Return the heading of a difference."""
+    return f"{comparison.model} {n.MINUS} {comparison.reference}"
+
+
+def measure_names(measure: str) -> tuple[str, str]:
+    """Return a measure's heading and what it means."""
+    return MEASURES.get(measure, (measure.replace("_", " ").capitalize(), ""))
+
+
+def headline(results: Results) -> Table:
+    """Return the headline numbers, a row a measure and a column a model."""
+    columns: list[tuple[str, int | None]] = [(m.name, i) for i, m in enumerate(results.models)]
+    columns += [(pair(c), None) for c in results.comparisons]
+    rows = [_score(results, "accuracy")]
+    rows += [_attacked(results, i) for i in shown_places(results.epsilons)]
+    rows += [_score(results, "balanced_accuracy"), _score(results, "auroc")]
+    chance, majority = results.data.get("chance"), results.data.get("majority")
+    scale = f"chance {n.number(chance)}; always naming the commonest class {n.number(majority)}"
+    blocks = [Block(rows, "Does it classify?", scale), Block(_look(results), "Where does it look?")]
+    return Table("Headline numbers, with 95% intervals", "", columns, blocks)
+
+
+def shown_places(epsilons: Sequence[float]) -> list[int]:
+    """Return the places of a middle and the largest positive epsilon."""
+    places = [i for i, e in enumerate(epsilons) if e > 0]
+    return sorted({places[(len(places) - 1) // 2], places[-1]}) if places else []
+
+
+def _score(results: Results, key: str) -> Row:
+    cells = [cell(m.scores.get(key), ONE_CLASS) for m in results.models]
+    cells += [cell(c.scores.get(key), NOT_COMPARED, True) for c in results.comparisons]
+    return Row(SCORES[key], cells)
+
+
+def _attacked(results: Results, place: int) -> Row:
+    eps = n.eps_text(results.epsilons[place], results.norm)
+    why = "not measured at this eps"
+    cells = [cell(_at(m.curve, place), why) for m in results.models]
+    cells += [cell(_at(c.curve, place), why, True) for c in results.comparisons]
+    return Row("Accuracy under attack", cells, f"{n.norm_text(results.norm)} eps {eps}")
+
+
+def _at(curve: Sequence[Bounds], place: int) -> Bounds | None:
+    return curve[place] if place < len(curve) else None
+
+
+def _look(results: Results) -> list[Row]:
+    key = "average_precision"
+    found = [m.localisation.get(key) for m in results.models]
+    paired = [c.localisation.get(key) for c in results.comparisons]
+    above = [cell(x.above_chance if x else None, NO_MASK, True) for x in found]
+    centre = [cell(x.above_centre if x else None, NO_MASK, True) for x in found]
+    difference = [cell(x, NOT_COMPARED if any(found) else NO_MASK, True) for x in paired]
+    return [
+        Row("The map's average precision", above + difference, "less chance"),
+        Row("The map's average precision", centre + difference, "less a centred Gaussian"),
+    ]
+
+
+def curve_table(results: Results) -> Table:
+    """Return accuracy at each epsilon, and the paired differences."""
+    columns: list[tuple[str, int | None]] = [(m.name, i) for i, m in enumerate(results.models)]
+    columns += [(pair(c), None) for c in results.comparisons]
+    rows = []
+    for i, eps in enumerate(results.epsilons):
+        cells = [cell(_at(m.curve, i), "not measured at this eps") for m in results.models]
+        cells += [cell(_at(c.curve, i), NOT_COMPARED, True) for c in results.comparisons]
+        text = n.eps_text(eps, results.norm)
+        rows.append(Row(text, cells, "no attack" if eps == 0 else ""))
+    corner = f"{n.norm_text(results.norm)} eps"
+    return Table("Accuracy under attack at each eps", corner, columns, [Block(rows)])
+
+
+def localisation_tables(results: Results) -> list[Table]:
+    """Return the localisation over all images, and over those that every model gets right."""
+    pairs = [("localisation", "All images that have an outline")]
+    if any(m.localisation_correct for m in results.models):
+        every = "every model classifies" if len(results.models) > 1 else "the model classifies"
+        pairs.append(("localisation_correct", f"Only images that {every} correctly"))
+    return [_localisation(results, name, caption) for name, caption in pairs]
+
+
+def _localisation(results: Results, name: str, caption: str) -> Table:
+    columns = ["Value", "On a scale from 0 to 1", "Chance", "Above chance"]
+    columns += ["Centred Gaussian", "Above the Gaussian"]
+    found: list[Mapping[str, Localisation]] = [getattr(m, name) for m in results.models]
+    measures = list(dict.fromkeys(key for each in found for key in each))
+    blocks = []
+    for measure in sorted(measures, key=_rank):
+        rows = [_localised(m, i, found[i].get(measure)) for i, m in enumerate(results.models)]
+        for c in results.comparisons:
+            difference = cell(getattr(c, name).get(measure), NOT_COMPARED, True)
+            rows.append(Row(pair(c), [difference] + [Cell("")] * 5))
+        blocks.append(Block(rows, *measure_names(measure)))
+    return Table(caption, "", [(c, None) for c in columns], blocks)
+
+
+def _rank(measure: str) -> int:
+    known = list(MEASURES)
+    return known.index(measure) if measure in known else len(known)
+
+
+def _localised(model: ModelResult, index: int, found: Localisation | None) -> Row:
+    if found is None:
+        return Row(model.name, [Cell(n.DASH, why=NO_MASK)] + [Cell("")] * 5, model=index)
+    drawing = strip(Strip(found.value, found.chance[0], found.centre[0], index, model.name))
+    cells = [
+        cell(found.value, NO_MASK),
+        Cell("", svg=drawing),
+        cell(found.chance, NO_MASK),
+        cell(found.above_chance, NO_MASK, True),
+        cell(found.centre, NO_MASK),
+        cell(found.above_centre, NO_MASK, True),
+    ]
+    return Row(model.name, cells, model=index)
+
+
+def recall_table(results: Results) -> Table:
+    """Return the share found of each class."""
+    counts = results.data.get("counts") or {}
+    names = list(dict.fromkeys([*counts, *(k for m in results.models for k in m.recall)]))
+    why = "no image of this class"
+    rows = [
+        Row(
+            name,
+            [Cell(str(counts.get(name, n.DASH)))]
+            + [cell(m.recall.get(name), why) for m in results.models],
+        )
+        for name in names
+    ]
+    columns: list[tuple[str, int | None]] = [("Images", None)]
+    columns += [(m.name, i) for i, m in enumerate(results.models)]
+    return Table("Share of each class that is recognised (recall)", "Class", columns, [Block(rows)])

@@ -1,0 +1,168 @@
+"""The verdict in words, made from the numbers and from nothing else."""
+
+from __future__ import annotations
+
+from diascope.audit.results import Bounds, Comparison, Localisation, ModelResult, Results
+from diascope.report import numbers as n
+from diascope.report.tables import pair, shown_places
+
+
+def verdict(results: Results) -> list[str]:
+    """Return a few plain sentences: skill, fragility, maps, grave findings.
+
+    Where models are compared, each of the first two says whether the interval of the paired
+    difference holds zero.
+    """
+    sentences = [_skill(results)]
+    places = shown_places(results.epsilons)
+    if places:
+        sentences.append(_fragility(results, places[-1]))
+    sentences.append(_looks(results))
+    grave = sum(f.severity == "high" for f in results.findings)
+    if grave:
+        are = "are" if grave > 1 else "is"
+        sentences.append(f"Of {len(results.findings)} findings, {grave} {are} of high severity.")
+    return sentences
+
+
+def _skill(results: Results) -> str:
+    majority = results.data.get("majority")
+    values = [m.scores.get("accuracy") for m in results.models]
+    paired = [(c, c.scores.get("accuracy")) for c in results.comparisons]
+    text = f"Without an attack, accuracy is {_values(results, values)}{_paired(paired)}."
+    weak = [
+        m.name
+        for m, bounds in zip(results.models, values, strict=True)
+        if n.defined(majority) and not _above(bounds, majority)
+    ]
+    if weak:
+        are = "are" if len(weak) > 1 else "is"
+        text += f" {n.listed(weak)} {are} not shown to do better than always naming the "
+        text += f"commonest class, which would score {n.number(majority)}."
+    return text
+
+
+def _fragility(results: Results, place: int) -> str:
+    values = [m.curve[place] if place < len(m.curve) else None for m in results.models]
+    paired = [(c, c.curve[place] if place < len(c.curve) else None) for c in results.comparisons]
+    eps = f"{n.norm_text(results.norm)} eps {n.eps_text(results.epsilons[place], results.norm)}"
+    told = _values(results, values, results.data.get("chance"))
+    return f"Under the strongest attack tried ({eps}) it is {told}{_paired(paired)}."
+
+
+def _values(results: Results, values: list[Bounds | None], chance: float | None = None) -> str:
+    """Return the value of each model; the interval where there is but one."""
+    told = []
+    for model, bounds in zip(results.models, values, strict=True):
+        alone = len(results.models) == 1
+        words = n.ranged(bounds) if alone else f"{n.value_of(bounds)} for {model.name}"
+        if n.defined(chance) and bounds and n.has_limits(bounds) and bounds[2] < (chance or 0):
+            words += ", below chance" + ("" if alone else ",")
+        told.append(words)
+    return n.listed(told).removesuffix(",")
+
+
+def _paired(pairs: list[tuple[Comparison, Bounds | None]]) -> str:
+    """Return, of each comparison, whether the interval of the difference holds zero."""
+    told = []
+    for comparison, bounds in pairs:
+        if bounds is None or not n.has_limits(bounds):
+            words = " could not be given"
+        else:
+            verb = "excludes" if n.excludes_zero(bounds) else "includes"
+            words = f", {n.interval(bounds, True)}, {verb} zero"
+        name = f" {pair(comparison)}" if len(pairs) > 1 else ""
+        told.append(f"the interval of the difference{name}{words}")
+    return f"; {n.listed(told)}" if told else ""
+
+
+def _above(bounds: Bounds | None, level: float) -> bool:
+    return bounds is not None and n.has_limits(bounds) and bounds[1] > level
+
+
+def _looks(results: Results) -> str:
+    """Return what the maps show: more than the centre prior, more than chance, or neither."""
+    groups: dict[str, list[str]] = {}
+    for model in results.models:
+        found = model.localisation.get("average_precision")
+        if found is not None:
+            groups.setdefault(_look(found), []).append(model.name)
+    if not groups:
+        return "Where the models look was not measured, for no image has an outline of the lesion."
+    alone = len(results.models) == 1
+    told = [
+        f"{'the maps' if alone else 'those of ' + n.listed(names)} {words}"
+        for words, names in groups.items()
+    ]
+    text = "; ".join(told)
+    return f"Held against the lesions, {text if alone else text.replace('those', 'the maps', 1)}."
+
+
+def _look(found: Localisation) -> str:
+    chance, centre = found.above_chance, found.above_centre
+    if not (n.has_limits(chance) and n.has_limits(centre)):
+        return "cannot be judged on so few images"
+    if centre[1] > 0:
+        return "do better than a Gaussian fixed in the middle, which sees no image"
+    if centre[2] < 0:
+        prior = "worse than a Gaussian fixed in the middle, which sees no image"
+    else:
+        prior = "not shown to do better than a Gaussian fixed in the middle"
+    if chance[1] > 0:
+        but = "but worse" if centre[2] < 0 else "but are not"
+        return f"do better than chance, {but} {prior.split(' ', 1)[1]}"
+    if chance[2] < 0:
+        return f"do worse than chance, and {'' if centre[2] < 0 else 'are '}{prior}"
+    return f"are not told apart from chance, and {'do ' if centre[2] < 0 else 'are '}{prior}"
+
+
+def difference_statements(results: Results) -> list[str]:
+    """Return, for each comparison, the epsilons at which its interval excludes zero."""
+    return [_statement(results, c) for c in results.comparisons]
+
+
+def _statement(results: Results, comparison: Comparison) -> str:
+    points = list(zip(results.epsilons, comparison.curve, strict=False))
+
+    def at(eps: list[float]) -> str:
+        return n.listed([n.eps_text(e, results.norm) for e in eps])
+
+    higher = [e for e, b in points if n.has_limits(b) and b[1] > 0]
+    lower = [e for e, b in points if n.has_limits(b) and b[2] < 0]
+    unclear = [e for e, b in points if e not in higher and e not in lower]
+    told = []
+    if higher:
+        told.append(f"is more accurate than {comparison.reference} at eps {at(higher)}")
+    if lower:
+        told.append(f"is less accurate than {comparison.reference} at eps {at(lower)}")
+    sentence = ""
+    if told:
+        sentence = f"{comparison.model} {n.listed(told)}: there the interval excludes zero. "
+    if unclear:
+        sentence += (
+            f"At eps {at(unclear)} the interval of the difference includes zero: these images do "
+            f"not tell {comparison.model} and {comparison.reference} apart."
+        )
+    return sentence.strip()
+
+
+def sizes(results: Results) -> str:
+    """Return how many images of how many groups, at which size."""
+    data = results.data
+    images, groups, size = data.get("images"), data.get("groups"), data.get("size")
+    text = _count(images or 0, "image", "images")
+    if groups and groups != images:
+        text += f" of {_count(groups, 'patient or lesion', 'patients or lesions')}"
+    return text + (f", {size}×{size} pixels" if size else "")
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}".replace(",", "\u202f")
+
+
+def broken_at(model: ModelResult, norm: str) -> str:
+    """Return the median of the minimal epsilons in words."""
+    median = model.median_epsilon
+    if n.defined(median):
+        return n.eps_text(median, norm)
+    return "beyond the largest eps: over half of the images were never broken"

@@ -1,0 +1,184 @@
+"""Plausible results of models that never were, for tests of the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from diascope.audit.results import (
+    Attacked,
+    Bounds,
+    Case,
+    Comparison,
+    Finding,
+    Localisation,
+    ModelResult,
+    Results,
+    View,
+)
+
+CLASSES = ("melanoma", "nevus", "keratosis")
+EPSILONS = (0.25, 0.5, 1.0, 2.0)
+
+
+def around(value: float, half: float = 0.04) -> Bounds:
+    return value, value - half, value + half
+
+
+def make_results(
+    models: tuple[str, ...] = ("standard", "pgd-l2"),
+    classes: tuple[str, ...] = CLASSES,
+    cases: int = 3,
+    size: int = 32,
+    channels: int = 3,
+    masks: bool = True,
+    findings: bool = True,
+    epsilons: tuple[float, ...] = EPSILONS,
+    seed: int = 0,
+    **changes: Any,
+) -> Results:
+    rng = np.random.default_rng(seed)
+    grid = [0.0, *epsilons]
+    results = Results(
+        title=" and ".join(models) + " on phantom",
+        version="0.1.0",
+        created="2026-11-21T09:30:00+00:00",
+        command="diascope audit runs/standard runs/pgd-l2 --data phantom --out out",
+        seed=0,
+        hardware={"platform": "Linux", "cpu": "a processor", "threads": 2, "gpus": []},
+        seconds=251.3,
+        data={
+            "name": "phantom",
+            "images": 300,
+            "groups": 262,
+            "classes": list(classes),
+            "counts": {c: 300 // len(classes) for c in classes},
+            "size": size,
+            "sources": ["a"],
+            "chance": 1 / len(classes),
+            "majority": 0.41,
+        },
+        norm="l2",
+        attack={"name": "pgd", "steps": 20, "norm": "l2"},
+        explainer={"name": "gradient"},
+        epsilons=grid,
+        models=[_model(m, i, grid, classes, masks) for i, m in enumerate(models)],
+        comparisons=[_compared(m, models[0], i, grid, masks) for i, m in enumerate(models) if i],
+        findings=FINDINGS if findings else [],
+        tables={m: f"tables/{m}.parquet" for m in models},
+        cases_rule="Drawn by lot: of each class the images whose hashed id comes first.",
+        cases=[
+            _case(k, rng, models, classes, size, channels, masks, epsilons) for k in range(cases)
+        ],
+    )
+    return replace(results, **changes)
+
+
+FINDINGS = [
+    Finding("note", "info", "Maps were made of logits", "explainer gradient", "Usual.", "None."),
+    Finding(
+        "fragility",
+        "high",
+        "standard falls below chance at l2 eps 0.5",
+        "accuracy 0.21 [0.17, 0.25]",
+        "A change of this size, chosen by someone who knows the model, turns its answers.",
+        "Train adversarially at an epsilon near this one, and audit it again.",
+    ),
+    Finding("centre", "low", "The maps find the lesion worse than a blob", "AP 0.31", "m", "r"),
+]
+
+
+def _model(
+    name: str, index: int, grid: list[float], classes: tuple[str, ...], masks: bool
+) -> ModelResult:
+    clean = 0.88 - 0.03 * index
+    curve = [around(clean * np.exp(-e * (2.5 if index == 0 else 0.35))) for e in grid]
+    localisation = {}
+    if masks:
+        for key, base in (("mass_inside", 0.4), ("pointing", 0.5), ("average_precision", 0.36)):
+            value = base + 0.18 * index
+            localisation[key] = Localisation(
+                around(value, 0.03),
+                around(0.24, 0.01),
+                around(0.52, 0.02),
+                around(value - 0.24, 0.03),
+                around(value - 0.52, 0.03),
+            )
+    return ModelResult(
+        name=name,
+        architecture="resnet18",
+        parameters=11_178_051,
+        objective={"name": "adversarial" if index else "standard"},
+        scores={
+            "accuracy": around(clean),
+            "balanced_accuracy": around(clean - 0.02),
+            "auroc": around(clean + 0.07, 0.02),
+        },
+        recall={c: around(clean - 0.05 * k, 0.06) for k, c in enumerate(classes)},
+        curve=curve,
+        median_epsilon=0.4 if index == 0 else float("inf"),
+        localisation=localisation,
+        localisation_correct=localisation,
+    )
+
+
+def _compared(model: str, reference: str, index: int, grid: list[float], masks: bool) -> Comparison:
+    curve = [around(-0.03 + 0.5 * min(e, 1.0), 0.05) for e in grid]
+    paired = {"average_precision": around(0.18, 0.03)} if masks else {}
+    return Comparison(model, reference, {"accuracy": curve[0]}, curve, paired, paired)
+
+
+def _case(
+    number: int,
+    rng: np.random.Generator,
+    models: tuple[str, ...],
+    classes: tuple[str, ...],
+    size: int,
+    channels: int,
+    masks: bool,
+    epsilons: tuple[float, ...],
+) -> Case:
+    y, x = np.mgrid[:size, :size] / size
+    cy, cx = rng.uniform(0.38, 0.62, 2)
+    angle = np.arctan2(y - cy, x - cx)
+    radius = rng.uniform(0.18, 0.3) * (1 + 0.15 * np.sin(3 * angle + rng.uniform(0, 6)))
+    distance = np.hypot(y - cy, x - cx)
+    mask = distance < radius
+    skin, lesion = np.array([0.85, 0.68, 0.6]), np.array([0.42, 0.27, 0.22])
+    soft = 1 / (1 + np.exp(40 * (distance - radius)))[..., None]
+    photo = (skin * (1 - soft) + lesion * soft + rng.normal(0, 0.02, (size, size, 1)))[
+        ..., :channels
+    ]
+    label = classes[number % len(classes)]
+    views = []
+    for i, model in enumerate(models):
+        attacked = []
+        for eps in epsilons:
+            delta = rng.normal(0, eps / size / channels**0.5, (size, size, channels))
+            attacked.append(
+                Attacked(
+                    eps=eps,
+                    image=_bytes(photo + delta),
+                    perturbation=delta.astype(np.float32),
+                    heat=_heat(rng, distance, i),
+                    prediction=label if i or eps < 0.4 else classes[(number + 1) % len(classes)],
+                    probability=float(rng.uniform(0.4, 1)),
+                )
+            )
+        minimal = 0.5 if i == 0 else float("inf")
+        views.append(View(model, label, 0.91, _heat(rng, distance, i), minimal, attacked))
+    return Case(
+        f"phantom-{number:05d}.png", label, "a", _bytes(photo), mask if masks else None, views
+    )
+
+
+def _heat(rng: np.random.Generator, distance: np.ndarray, index: int) -> np.ndarray:
+    noise = np.abs(rng.normal(0, 1, distance.shape))
+    heat = noise * np.exp(-((distance / 0.3) ** 2)) if index else noise
+    return np.minimum(heat / np.quantile(heat, 0.99), 1).astype(np.float32)
+
+
+def _bytes(photo: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(photo, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from tests.report.factory import make_results
+
+from diascope.audit.results import Finding, Results
+from diascope.report import write_report
+from diascope.report.html import render_report
+from diascope.report.plates import browser
+
+HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+class Strict(HTMLParser):
+    """Checks that tags nest, ids are unique and references point at something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        self.ids += [found["id"]] if "id" in found else []
+        href = found.get("href") or ""
+        self.references += [href[1:]] if href.startswith("#") else []
+        self.references += (found.get("aria-labelledby") or "").split()
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def parsed(results: Results) -> Strict:
+    page = Strict()
+    page.feed(render_report(results))
+    page.close()
+    assert not page.open
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.references) <= set(page.ids)
+    return page
+
+
+CASES = {
+    "two": {},
+    "one": {"models": ("only",)},
+    "three": {"models": ("a", "b", "c")},
+    "seven": {"models": tuple("abcdefg")},
+    "no masks": {"masks": False},
+    "no findings": {"findings": False},
+    "one class": {"classes": ("nevus",)},
+    "grey": {"channels": 1},
+    "no cases": {"cases": 0},
+    "no epsilons": {"epsilons": ()},
+    "one epsilon": {"epsilons": (1.0,)},
+    "long names": {"models": ("m" * 300, "n" * 300), "classes": ("c" * 300, "d")},
+    "hostile names": {"models": (HOSTILE, "b"), "classes": (HOSTILE, "b")},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_audit_gives_a_sound_page(name):
+    page = parsed(make_results(**CASES[name]))
+    headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == "h1"
+    assert headings.count("h1") == 1
+    levels = [int(h[1]) for h in headings]
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_hostile_text_stays_text():
+    results = make_results(models=(HOSTILE, "b"), classes=(HOSTILE, "nevus"), masks=True)
+    results = replace(
+        results,
+        title=HOSTILE,
+        command=HOSTILE,
+        cases_rule=HOSTILE,
+        findings=[Finding("c", "high", HOSTILE, HOSTILE, HOSTILE, HOSTILE)],
+        data={**results.data, "name": HOSTILE, "sources": [HOSTILE]},
+        cases=[replace(case, id=HOSTILE, source=HOSTILE) for case in results.cases],
+    )
+    page = parsed(results)
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert sum(tag == "script" for tag, _ in page.tags) == 3
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    state = re.search(r'id="state">(.*?)</script>', render_report(results), re.S).group(1)
+    assert {case["label"] for case in json.loads(state)["cases"]} == {HOSTILE, "nevus"}
+
+
+def test_the_page_asks_the_network_for_nothing():
+    text = render_report(make_results())
+    assert not re.search(r'(?:src|href|action|poster)="(?!#|data:)', text)
+    assert not re.search(r"url\((?!#)|@import|@font-face|fetch\(|XMLHttp|https?://", text)
+    assert "default-src 'none'" in text
+
+
+def test_every_picture_has_words():
+    page = parsed(make_results())
+    for tag, attrs in page.tags:
+        if tag == "svg" and attrs.get("aria-hidden") != "true":
+            assert attrs.get("role") == "img"
+            assert attrs.get("aria-label") or attrs.get("aria-labelledby")
+
+
+def test_numbers_stand_with_their_intervals_and_dashes_with_a_reason():
+    results = make_results()
+    undefined = (math.nan, math.nan, math.nan)
+    bare = replace(results.models[0], scores={**results.models[0].scores, "auroc": undefined})
+    text = "".join(parsed(replace(results, models=[bare, results.models[1]])).text)
+    assert re.search(r"0\.850\s+\[0\.81, 0\.89\]", text)
+    assert "needs images of at least two classes" in text
+    assert "the audit did not compute this difference" in text
+    assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
+def test_right_and_wrong_are_told_by_sign_and_word():
+    text = " ".join("".join(parsed(make_results(cases=1)).text).split())
+    assert "✗ wrong nevus" in text
+    assert "✓ right melanoma" in text
+    assert "not broken up to eps 2" in text
+    assert "first broken at eps 0.5" in text
+
+
+def test_findings_come_gravest_first():
+    text = "".join(parsed(make_results()).text)
+    titles = [f.title for f in sorted(make_results().findings, key=lambda f: f.severity)]
+    assert titles[0] == "standard falls below chance at l2 eps 0.5"
+    places = [text.index(t) for t in (titles[0], titles[2], titles[1])]
+    assert places == sorted(places)
+
+
+def test_a_model_without_attacked_pictures_and_limits_that_are_missing_do_no_harm():
+    results = make_results(cases=2)
+    case = results.cases[0]
+    views = [replace(case.views[0], attacked=[], probability=math.nan), case.views[1]]
+    changed = replace(results, cases=[replace(case, views=views), results.cases[1]])
+    parsed(changed)
+    state = browser(changed).state
+    assert state[0]["attacked"][0] == [None, True]
+    assert state[1]["attacked"][0] == [True, True]
+
+
+def test_the_file_is_written_whole(tmp_path):
+    path = write_report(make_results(cases=1), tmp_path / "new" / "report.html")
+    assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_24_cases_of_two_models_at_four_epsilons_stay_under_10_mb(size, tmp_path):
+    results = make_results(cases=24, size=size)
+    path = write_report(results, tmp_path / "report.html")
+    assert path.stat().st_size < 10_000_000
+    assert browser(results).side == size
+
+
+def test_too_many_pictures_are_shrunk_and_that_is_said():
+    results = make_results(cases=4, size=64)
+    small = browser(results, budget=200_000)
+    assert small.side < 64
+    assert small.shrunk
+    assert not browser(results).shrunk

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from diascope.report import pictures
+
+
+def opened(uri: str, mode: str) -> np.ndarray:
+    kind, data = re.fullmatch(r"data:image/(png|webp);base64,(.+)", uri).groups()
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert picture.format.lower() == kind
+    return np.asarray(picture.convert(mode)).astype(float)
+
+
+def test_a_map_over_black_is_exactly_the_colour_map_and_empty_where_there_is_no_weight():
+    heat = np.linspace(0, 1, pictures.LEVELS, dtype=np.float32)[None].repeat(4, 0)
+    rgba = opened(pictures.heat_map(heat, 64), "RGBA")
+    over_black = rgba[..., :3] * rgba[..., 3:] / 255
+    wanted = matplotlib.colormaps["magma"](heat)[..., :3] * 255
+    assert np.abs(over_black - wanted).max() < 4.1  # the darkest level is made quite transparent
+    assert np.abs(over_black - wanted)[:, 1:].max() < 1.5
+    assert (rgba[:, 0, 3] == 0).all()
+    assert (np.diff(rgba[0, :, 3]) >= 0).all()
+
+
+def test_a_map_that_is_not_finite_is_still_a_picture():
+    heat = np.array([[np.nan, np.inf], [-1.0, 0.5]], dtype=np.float32)
+    alpha = opened(pictures.heat_map(heat, 8), "RGBA")[..., 3]
+    assert alpha[0, 0] == alpha[1, 0] == 0
+    assert alpha[0, 1] > alpha[1, 1] > 0
+
+
+def test_a_perturbation_is_magnified_around_mid_grey():
+    delta = np.zeros((8, 8, 3), np.float32)
+    delta[0, 0], delta[7, 7], delta[3, 3] = 0.01, -0.01, 5.0
+    shown = opened(pictures.perturbation(delta, 20, 64), "RGB")
+    assert np.abs(shown[4, 4] - 127.5).max() <= 1
+    assert np.abs(shown[0, 0] - 255 * 0.7).max() <= 1
+    assert np.abs(shown[7, 7] - 255 * 0.3).max() <= 1
+    assert (shown[3, 3] == 255).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photographs_keep_their_shape_or_are_shrunk(channels):
+    image = np.full((40, 80, channels), 90, np.uint8)
+    assert opened(pictures.photograph(image, 80), "RGB").shape == (40, 80, 3)
+    assert opened(pictures.photograph(image, 20), "RGB").shape == (10, 20, 3)
+    assert np.abs(opened(pictures.photograph(image, 80), "RGB") - 90).max() <= 2
+    delta = np.zeros((40, 80, channels), np.float32)
+    assert opened(pictures.perturbation(delta, 1, 80), "RGB").shape == (40, 80, 3)
+
+
+def test_the_magnification_is_round_and_keeps_nearly_all_in_range():
+    delta = np.random.default_rng(0).normal(0, 0.004, (32, 32, 3)).astype(np.float32)
+    factor = pictures.magnification([delta, delta])
+    assert factor in pictures.FACTORS
+    assert np.quantile(np.abs(delta) * factor, 0.99) <= 0.5
+    assert np.quantile(np.abs(delta) * factor, 0.99) > 0.2
+    assert pictures.magnification([np.zeros((4, 4, 3), np.float32)]) == 1
+    assert pictures.magnification([]) == 1
+    assert pictures.magnification([np.full((4, 4, 3), 9.0, np.float32)]) == 1
+
+
+def area(path: str) -> float:
+    """Return the area that the subpaths enclose, holes subtracted."""
+    total = 0.0
+    for subpath in path.removeprefix("M").removesuffix("Z").split("ZM"):
+        points = np.array([[float(v) for v in p.split()] for p in subpath.split("L")])
+        x, y = points.T
+        total += 0.5 * float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+    return abs(total)
+
+
+def test_the_outline_encloses_the_mask():
+    mask = np.zeros((32, 48), bool)
+    mask[5:21, 10:30] = True
+    found = pictures.outline(mask)
+    assert area(found) == pytest.approx(mask.sum(), rel=0.03)
+    numbers = np.array([float(v) for v in re.findall(r"-?[\d.]+", found)]).reshape(-1, 2)
+    assert np.allclose(numbers.min(0), [10, 5], atol=0.3)
+    assert np.allclose(numbers.max(0), [30, 21], atol=0.3)
+
+
+def test_outlines_at_the_border_close_and_small_or_empty_masks_do_no_harm():
+    assert area(pictures.outline(np.ones((8, 8), bool))) == pytest.approx(64, rel=0.05)
+    dot = np.zeros((16, 16), bool)
+    dot[4, 4] = True
+    assert pictures.outline(dot).endswith("Z")
+    assert pictures.outline(np.zeros((8, 8), bool)) == ""
+
+
+def test_the_side_fits_the_budget():
+    assert pictures.side_within(8_000_000, 10, 64) == 64
+    side = pictures.side_within(8_000_000, 5000, 256)
+    assert 32 <= side < 64
+    assert side**2 * 0.67 * 5000 <= 8_000_000

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from tests.report.factory import around, make_results
+
+from diascope.audit.results import Localisation
+from diascope.report.words import difference_statements, sizes, verdict
+
+
+def test_the_verdict_says_where_the_interval_includes_zero_and_where_not():
+    clean, attacked, looks, findings = verdict(make_results())
+    assert clean == (
+        "Without an attack, accuracy is 0.880 for standard and 0.850 for pgd-l2; "
+        "the interval of the difference, [−0.08, +0.02], includes zero."
+    )
+    assert "0.006 for standard, below chance, and 0.422 for pgd-l2;" in attacked
+    assert attacked.endswith("[+0.42, +0.52], excludes zero.")
+    assert "standard do better than chance, but worse than a Gaussian" in looks
+    assert "pgd-l2 do better than chance, but are not shown to do better" in looks
+    assert findings == "Of 3 findings, 1 is of high severity."
+
+
+def test_one_model_has_its_interval_and_no_difference():
+    sentences = verdict(make_results(models=("only",), findings=False, masks=False))
+    assert sentences[0] == "Without an attack, accuracy is 0.880 [0.84, 0.92]."
+    assert sentences[1].endswith("it is 0.006 [−0.03, 0.05], below chance.")
+    assert sentences[2].startswith("Where the models look was not measured")
+    assert len(sentences) == 3
+
+
+def test_three_models_name_each_difference():
+    text = verdict(make_results(models=("a", "b", "c")))[1]
+    assert "the interval of the difference b − a, [+0.42, +0.52], excludes zero" in text
+    assert "the interval of the difference c − a, [+0.42, +0.52], excludes zero" in text
+
+
+def test_no_skill_is_said():
+    results = make_results()
+    data = {**results.data, "majority": 0.87}
+    text = verdict(replace(results, data=data))[0]
+    assert "standard and pgd-l2 are not shown to do better than always naming" in text
+
+
+def test_an_undefined_difference_is_said_to_be_so():
+    results = make_results()
+    undefined = replace(results.comparisons[0], scores={"accuracy": (0.1, math.nan, math.nan)})
+    text = verdict(replace(results, comparisons=[undefined]))[0]
+    assert text.endswith("the interval of the difference could not be given.")
+
+
+@pytest.mark.parametrize(
+    ("chance", "centre", "words"),
+    [
+        (0.3, 0.2, "the maps do better than a Gaussian fixed in the middle"),
+        (0.3, 0.0, "do better than chance, but are not shown to do better than a Gaussian"),
+        (0.3, -0.2, "do better than chance, but worse than a Gaussian"),
+        (0.0, -0.2, "are not told apart from chance, and do worse than a Gaussian"),
+        (0.0, 0.0, "are not told apart from chance, and are not shown to do better than"),
+        (-0.2, -0.2, "do worse than chance, and worse than a Gaussian"),
+        (math.nan, 0.0, "cannot be judged on so few images"),
+    ],
+)
+def test_what_the_maps_show_follows_both_intervals(chance, centre, words):
+    results = make_results(models=("only",))
+    found = Localisation(around(0.5), around(0.2), around(0.5), around(chance), around(centre))
+    model = replace(results.models[0], localisation={"average_precision": found})
+    assert words in " ".join(verdict(replace(results, models=[model])))
+
+
+def test_the_statement_names_every_epsilon_once():
+    (text,) = difference_statements(make_results())
+    assert text == (
+        "pgd-l2 is more accurate than standard at eps 0.25, 0.5, 1 and 2: there the interval "
+        "excludes zero. At eps 0 the interval of the difference includes zero: these images do "
+        "not tell pgd-l2 and standard apart."
+    )
+
+
+def test_sizes_count_groups_only_where_they_differ():
+    results = make_results(size=64)
+    assert sizes(results) == "300 images of 262 patients or lesions, 64×64 pixels"
+    alone = replace(results, data={**results.data, "images": 1, "groups": 1})
+    assert sizes(alone) == "1 image, 64×64 pixels"
