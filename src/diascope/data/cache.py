@@ -104,17 +104,19 @@ def _fingerprints(dataset: Dataset) -> list[str]:
 
 
 def _find(target: Path, dataset: Dataset, prints: list[str]) -> _Store | None:
-    """Return a complete cache that has every row, and whose problems are still there."""
+    """Return a complete cache that serves `dataset`, at `target` or of a larger dataset."""
     prefix = target.name.partition("-")[0]
     others = sorted(target.parent.glob(f"{prefix}-*")) if target.parent.is_dir() else []
-    for folder in [target, *others]:
-        store = _open(folder)
-        if store is None or any(key not in store.place for key in prints):
-            continue
-        bad = [row for row, key in enumerate(prints) if key in store.problems]
-        if all(read_row(dataset, row).problems for row in bad):
-            return store
-    return None
+    stores = (_open(folder) for folder in [target, *others])
+    return next((store for store in stores if store and _serves(store, dataset, prints)), None)
+
+
+def _serves(store: _Store, dataset: Dataset, prints: list[str]) -> bool:
+    """Return whether `store` has every row, and its problems are problems still."""
+    if any(key not in store.place for key in prints):
+        return False
+    bad = [row for row, key in enumerate(prints) if key in store.problems]
+    return all(read_row(dataset, row).problems for row in bad)
 
 
 def _open(folder: Path) -> _Store | None:
@@ -151,7 +153,7 @@ def _build(
                 store = _open(aside)
                 assert store is not None
                 return store
-            _publish(aside, target)
+            _publish(aside, target, dataset, prints)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
@@ -213,19 +215,20 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], 
     return array
 
 
-def _publish(aside: Path, target: Path) -> None:
-    """Rename `aside` to `target`, unless another builder has put a complete cache there."""
+def _publish(aside: Path, target: Path, dataset: Dataset, prints: list[str]) -> None:
+    """Rename `aside` to `target`, unless another builder has put a cache there that serves."""
     aside.chmod(0o755)
     try:
         aside.rename(target)
     except OSError:
-        if _open(target) is not None:
+        there = _open(target)
+        if there is not None and _serves(there, dataset, prints):
             return
         if not target.exists():
             raise
-        damaged = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=target.parent))
-        target.rename(damaged / "damaged")
-        shutil.rmtree(damaged, ignore_errors=True)
+        outdated = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=target.parent))
+        target.rename(outdated / "outdated")
+        shutil.rmtree(outdated, ignore_errors=True)
         aside.rename(target)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from PIL import Image
 
 from diascope.settings import Settings
 
-Box = tuple[float, float, float, float]
+T = TypeVar("T", np.uint8, np.bool_)
 
 
 class Preprocess(Settings):
@@ -26,24 +26,24 @@ class Preprocess(Settings):
 
     def image(self, image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """Return (size, size, channels) of `image` (H, W, 1 or 3), antialiased bicubic."""
+        image = self._cropped(image)
         pixels = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         if self.channels == 1:
             pixels = pixels.convert("L")
-        box = self._box(image.shape[0], image.shape[1])
-        square = pixels.resize((size, size), Image.Resampling.BICUBIC, box, reducing_gap=3.0)
+        square = pixels.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         result = np.asarray(square).reshape(size, size, -1)
         return np.broadcast_to(result, (size, size, self.channels))
 
     def mask(self, mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
         """Return (size, size) of `mask` (H, W): true where at least half the area is."""
-        pixels = Image.fromarray(mask.astype(np.uint8) * 255)
-        box = self._box(mask.shape[0], mask.shape[1])
-        return np.asarray(pixels.resize((size, size), Image.Resampling.BOX, box)) >= 128
+        pixels = Image.fromarray(self._cropped(mask).astype(np.uint8) * 255)
+        return np.asarray(pixels.resize((size, size), Image.Resampling.BOX)) >= 128
 
-    def _box(self, height: int, width: int) -> Box:
-        """Return left, upper, right, lower of what is kept."""
+    def _cropped(self, pixels: NDArray[T]) -> NDArray[T]:
+        """Return what is kept of `pixels` (H, W, ...), as contiguous memory."""
         if self.crop == "none":
-            return 0, 0, width, height
+            return np.ascontiguousarray(pixels)
+        height, width = pixels.shape[:2]
         side = min(height, width)
-        left, upper = (width - side) / 2, (height - side) / 2
-        return left, upper, left + side, upper + side
+        top, left = (height - side) // 2, (width - side) // 2
+        return np.ascontiguousarray(pixels[top : top + side, left : left + side])

@@ -33,13 +33,14 @@ def open_table(
     column, or a template such as "images.zip!{image_id}.jpg"; the optional ones are taken
     from a column of their own name where the table has one. Paths are relative to `images`,
     by default the table's folder. `labels` are the classes, by default all that occur.
-    `image_size` is "WxH" or "any". Raises `UserError` for a missing file or column.
+    `image_size` is "WxH" or "any". Further columns are kept. Raises `UserError` for a missing
+    file or column.
     """
     if root is None:
         raise UserError("table: no file is given: write table:FILE.csv")
     table = read_table(root)
     named = dict(zip(COLUMNS, (path, label, group, source, split, mask, boxes), strict=True))
-    columns = {}
+    columns = {str(column): list(table[column]) for column in table if column not in COLUMNS}
     for column, source_of in named.items():
         if source_of or column in table:
             columns[column] = _column(table, source_of or column, column, root)
