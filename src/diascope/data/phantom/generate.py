@@ -48,7 +48,7 @@ class PhantomSettings:
     hospital: str = "a"
     agreement: float | None = None
     agreement_b: float | None = None
-    difficulty: float = 0.4
+    difficulty: float = 0.3
     second_views: float = 0.15
 
     def __post_init__(self) -> None:
@@ -141,10 +141,11 @@ def draw_block(
     light = draw_ruler(light, view, hospital_value(which, "ruler"))
     drawn, hairs = draw_hair(light, view)
     light = light if "hair" in without else drawn
-    picture = light if "camera" in without else photograph(light, view, which)
-    seen = inside_tube(view, which, size) > 0.5
+    camera = "camera" not in without
+    picture = photograph(light, view, which) if camera else light
+    seen = inside_tube(view, which, size) > (0.5 if camera else -1)
     return Phantom(
-        images=(picture * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(),
+        images=(picture.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(),
         labels=traits.label.numpy(),
         masks=(shape.mask & seen).numpy(),
         hairs=(hairs & seen).numpy(),

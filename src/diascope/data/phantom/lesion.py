@@ -17,7 +17,7 @@ FIELDS = {
     "second": 4,
     "veil": 3,
     "mottle": 15,
-    "dots": 30,
+    "dots": 38,
     "net": 46,
     "grain": 80,
     "edge": 5,
@@ -31,14 +31,14 @@ def draw_lesion(skin: Pigment, lesion: Dice, traits: Traits, shape: Shape, size:
     part = dict(zip(FIELDS, shape.sample(fields).unbind(1), strict=True))
     colour, mottle = wide(traits.colour), wide(traits.mottle)
     opacity = _opacity(lesion, traits, shape, part["edge"])
-    scar = 0.8 * (colour - 0.25).clamp(min=0) * smoothstep(-part["second"], 0.5, 1.3)
+    scar = 0.8 * (colour - 0.25).clamp(min=0) * smoothstep(-part["second"], 0.5, 1.3) * shape.mask
     melanin = opacity * _melanin(lesion, traits, shape, part) * (1 - scar)
     redness = wide(lesion.between("redness", 0.02, 0.35))
     blood = opacity * redness * (1 + 1.8 * colour * smoothstep(part["second"], 0.2, 1.6))
     light = Pigment(skin.melanin + melanin, skin.blood * (1 - 0.5 * scar) + blood).colour()
     veil = 0.75 * (colour - 0.3).clamp(min=0) * smoothstep(part["veil"], -0.1, 0.9) * opacity
     light = torch.lerp(light, VEIL[:, None, None].expand_as(light), veil[:, None])
-    cysts = 0.95 * (mottle - 0.25).clamp(min=0) * smoothstep(part["dots"], 1.0, 1.7) * opacity
+    cysts = 0.85 * (mottle - 0.25).clamp(min=0) * smoothstep(part["dots"], 1.0, 1.7) * opacity
     return torch.lerp(light, CYST[:, None, None].expand_as(light), cysts[:, None])
 
 
