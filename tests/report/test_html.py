@@ -181,4 +181,8 @@ def test_too_many_pictures_are_shrunk_and_that_is_said():
     small = browser(results, budget=200_000)
     assert small.side < 64
     assert small.shrunk
+    pictures = [c.image for c in small.cases]
+    for view in (v for c in small.cases for v in c.views):
+        pictures += [view.heat, *(u for s in view.steps for u in (s.image, s.perturbation, s.heat))]
+    assert sum(map(len, pictures)) <= 250_000
     assert not browser(results).shrunk

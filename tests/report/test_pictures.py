@@ -40,7 +40,7 @@ def test_a_map_that_is_not_finite_is_still_a_picture():
 def test_a_perturbation_is_magnified_around_mid_grey():
     delta = np.zeros((8, 8, 3), np.float32)
     delta[0, 0], delta[7, 7], delta[3, 3] = 0.01, -0.01, 5.0
-    shown = opened(pictures.perturbation(delta, 20, 64), "RGB")
+    shown = opened(pictures.perturbation(delta, 20, pictures.Encoding(64, lossless=True)), "RGB")
     assert np.abs(shown[4, 4] - 127.5).max() <= 1
     assert np.abs(shown[0, 0] - 255 * 0.7).max() <= 1
     assert np.abs(shown[7, 7] - 255 * 0.3).max() <= 1
@@ -54,7 +54,9 @@ def test_photographs_keep_their_shape_or_are_shrunk(channels):
     assert opened(pictures.photograph(image, 20), "RGB").shape == (10, 20, 3)
     assert np.abs(opened(pictures.photograph(image, 80), "RGB") - 90).max() <= 2
     delta = np.zeros((40, 80, channels), np.float32)
-    assert opened(pictures.perturbation(delta, 1, 80), "RGB").shape == (40, 80, 3)
+    assert opened(
+        pictures.perturbation(delta, 1, pictures.Encoding(80, lossless=False)), "RGB"
+    ).shape == (40, 80, 3)
 
 
 def test_the_magnification_is_round_and_keeps_nearly_all_in_range():
@@ -96,8 +98,9 @@ def test_outlines_at_the_border_close_and_small_or_empty_masks_do_no_harm():
     assert pictures.outline(np.zeros((8, 8), bool)) == ""
 
 
-def test_the_side_fits_the_budget():
-    assert pictures.side_within(8_000_000, 10, 64) == 64
-    side = pictures.side_within(8_000_000, 5000, 256)
-    assert 32 <= side < 64
-    assert side**2 * 0.67 * 5000 <= 8_000_000
+def test_the_encoding_fits_the_budget():
+    assert pictures.fitting(8_000_000, 600, 64) == pictures.Encoding(64, lossless=True)
+    assert pictures.fitting(8_000_000, 600, 128) == pictures.Encoding(128, lossless=False)
+    assert not pictures.fitting(8_000_000, 2000, 64).lossless
+    assert 32 <= pictures.fitting(8_000_000, 5000, 256).side < 64
+    assert pictures.fitting(8_000_000, 0, 0) == pictures.Encoding(0, lossless=True)

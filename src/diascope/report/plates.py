@@ -106,7 +106,8 @@ def browser(results: Results, budget: int = BUDGET) -> Browser:
     factors = [_factor(cases, eps) for eps in steps]
     own = max((max(c.image.shape[:2]) for c in cases), default=0)
     count = sum(1 + sum(1 + 3 * len(v.attacked) for v in c.views) for c in cases)
-    side = pictures.side_within(budget, count, min(own, LARGEST))
+    encoding = pictures.fitting(budget, count, min(own, LARGEST))
+    side = encoding.side
     index = {m.name: i for i, m in enumerate(results.models)}
 
     def encode_view(view: View, place: int, label: str) -> ModelPlates:
@@ -118,7 +119,7 @@ def browser(results: Results, budget: int = BUDGET) -> Browser:
             guess=_guess(view, label),
             broken=_broken(view.minimal_epsilon, results),
             steps=[
-                _step(at[eps], k, factors[k], side, label)
+                _step(at[eps], k, factors[k], encoding, label)
                 for k, eps in enumerate(steps)
                 if eps in at
             ],
@@ -152,11 +153,14 @@ def _case(
     )
 
 
-def _step(seen: Attacked, place: int, factor: float, side: int, label: str) -> StepPlates:
+def _step(
+    seen: Attacked, place: int, factor: float, encoding: pictures.Encoding, label: str
+) -> StepPlates:
+    side = encoding.side
     return StepPlates(
         place=place,
         image=pictures.photograph(seen.image, side),
-        perturbation=pictures.perturbation(seen.perturbation, factor, side),
+        perturbation=pictures.perturbation(seen.perturbation, factor, encoding),
         heat=pictures.heat_map(seen.heat, side),
         guess=_guess(seen, label),
     )
