@@ -75,7 +75,7 @@ class MassInside(Localisation):
 
     def _measure(self, heat: Tensor, mask: Tensor) -> Tensor:
         peak = heat.flatten(1).amax(1)[:, None, None]
-        heat = heat / peak  # sums of the largest and smallest floats neither overflow nor vanish
+        heat = heat / peak  # the sum of large floats does not overflow
         return (heat * mask).flatten(1).sum(1) / heat.flatten(1).sum(1)
 
 
@@ -154,7 +154,7 @@ def _descending(heat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if heat.device.type != "cpu":
         values, order = heat.sort(1, descending=True)
         return values, mask.gather(1, order).int()
-    bits = (heat + 0.0).contiguous().numpy().view(np.uint32)  # + 0.0: no negative zero
+    bits = heat.contiguous().numpy().view(np.uint32)  # the shift drops the sign of a -0.0
     packed = (bits << 1) | mask.numpy()
     packed.sort(axis=1)
     packed = packed[:, ::-1]
