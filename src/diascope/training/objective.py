@@ -53,19 +53,21 @@ def resolved_objective(
     """Return the settings with every field spelled out, and the shorthand they came from.
 
     The shorthand `eps`, `eps_reference`, `eps_rule` beside `attack` gives `attack.eps`, scaled to
-    `size`. Settings resolved before come back as they are, with `given` their shorthand; raises
-    `UserError` where that no longer agrees with `attack.eps`, since the size was changed.
+    `size`. Settings resolved before come back as they are, with `given` their shorthand, which a
+    shorthand beside them changes. Raises `UserError` for `eps` and `attack.eps` together, and
+    where `given` no longer agrees with `attack.eps`, since the size was changed.
     """
     spelled: dict[str, Any] = {"name": settings} if isinstance(settings, str) else dict(settings)
     short = {key: spelled.pop(key) for key in SHORTHAND if key in spelled}
     if not short:
         spelled = to_settings(objectives.build(spelled, where))
-        if given is not None:
-            _agrees(spelled, given, size, where)
-        return spelled, dict(given) if given is not None else None
-    shorthand = validate(EpsGiven, short, where)
+        if given is None or spelled.get("attack") is None:
+            return spelled, None
+        _agrees(spelled, given, size, where)
+        return spelled, dict(given)
+    shorthand = validate(EpsGiven, {**(given or {}), **short}, where)
     attack = _attack_of(spelled, where)
-    if "eps" in attack:
+    if "eps" in attack and given is None:
         raise UserError(f"{where}: 'eps' and 'attack.eps' are both given; keep one of them")
     spelled["attack"] = {**attack, "eps": shorthand.at(size)}
     return to_settings(objectives.build(spelled, where)), shorthand.model_dump()
@@ -83,7 +85,7 @@ def _attack_of(spelled: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _agrees(spelled: dict[str, Any], given: Mapping[str, Any], size: int, where: str) -> None:
     expected = validate(EpsGiven, given, f"{where}_eps_given").at(size)
-    eps = (spelled.get("attack") or {}).get("eps")
+    eps = spelled["attack"].get("eps")
     if eps != expected:
         raise UserError(
             f"{where}: attack.eps = {eps} is not what objective_eps_given says for size {size}, "

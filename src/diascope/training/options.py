@@ -34,8 +34,9 @@ class Choice(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, content: Any) -> Any:
+        content = {"name": content} if isinstance(content, str) else content
         if not isinstance(content, Mapping):
-            return {"name": content} if isinstance(content, str) else content
+            return content
         given = {key: value for key, value in content.items() if value is not None}
         name = given.get("name", cls.model_fields["name"].default)
         return {**cls.options.get(str(name), {}), **given}
