@@ -38,7 +38,7 @@ def draw_lesion(skin: Pigment, lesion: Dice, traits: Traits, shape: Shape, size:
     light = Pigment(skin.melanin + melanin, skin.blood * (1 - 0.5 * scar) + blood).colour()
     veil = 0.75 * (colour - 0.3).clamp(min=0) * smoothstep(part["veil"], -0.1, 0.9) * opacity
     light = torch.lerp(light, VEIL[:, None, None].expand_as(light), veil[:, None])
-    cysts = 0.85 * (mottle - 0.25).clamp(min=0) * smoothstep(part["dots"], 1.0, 1.7) * opacity
+    cysts = 0.85 * (mottle - 0.25).clamp(min=0) * smoothstep(part["dots"], 1.25, 1.9) * opacity
     return torch.lerp(light, CYST[:, None, None].expand_as(light), cysts[:, None])
 
 
