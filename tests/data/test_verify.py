@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_an_error_stops_the_threads_that_have_not_begun() -> None:
     def fail(k: int) -> int:
         with lock:
             seen.append(k)
+        time.sleep(0.005)
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
