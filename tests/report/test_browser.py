@@ -205,6 +205,23 @@ def test_no_width_makes_the_page_scroll_sideways(page, tmp_path, width, changes)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("models", [("standard", "pgd-l2"), ("M" * 40, "W" * 40, "c")])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_words_of_the_figure_are_cut_off(page, tmp_path, width, models):
+    page.get(write_report(make_results(models, cases=1), tmp_path / "r.html").as_uri())
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    (chart,) = shown(page, ".chart")
+    outside = page.execute_script(
+        "const svg = arguments[0], w = svg.viewBox.baseVal.width, h = svg.viewBox.baseVal.height;"
+        "return [...svg.querySelectorAll('text')].filter((t) => { const b = t.getBBox();"
+        " return b.x < -1 || b.y < -1 || b.x + b.width > w + 1 || b.y + b.height > h + 1; })"
+        ".map((t) => t.textContent)",
+        chart,
+    )
+    assert outside == []
+
+
 def test_in_print_every_case_that_fits_is_shown_on_white(page):
     page.find_element(By.ID, "theme").click()
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

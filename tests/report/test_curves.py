@@ -10,7 +10,7 @@ import pytest
 from tests.report.factory import around, make_results
 
 from diascope.report.charts import Strip, strip
-from diascope.report.curves import nice_ticks, robustness_chart, uses_root
+from diascope.report.curves import nice_ticks, robustness_chart, short, uses_root
 
 
 def drawn(results, wide=True):
@@ -101,3 +101,10 @@ def test_the_strip_puts_chance_left_of_a_better_value():
     places = float(chance.get("d")[1:].split()[0]), float(ring.get("cx")), float(mark.get("cx"))
     assert places == tuple(sorted(places))
     assert "a <model>: 0.600 [0.56, 0.64], chance 0.200" in tree.find("title").text
+
+
+def test_long_names_are_cut_to_their_breadth():
+    assert short("pgd-l2", 8) == "pgd-l2"
+    assert short("abcdefghij", 8) == "abcdefg…"
+    assert short("M" * 20, 8) == "MMMM…"
+    assert short("abcdefgh", 8) == "abcdefgh"

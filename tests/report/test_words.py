@@ -16,7 +16,7 @@ def test_the_verdict_says_where_the_interval_includes_zero_and_where_not():
         "Without an attack, accuracy is 0.880 for standard and 0.850 for pgd-l2; "
         "the interval of the difference, [−0.08, +0.02], includes zero."
     )
-    assert "0.006 for standard, below chance, and 0.422 for pgd-l2;" in attacked
+    assert "0.006 for standard (below chance) and 0.422 for pgd-l2;" in attacked
     assert attacked.endswith("[+0.42, +0.52], excludes zero.")
     assert "standard do better than chance, but worse than a Gaussian" in looks
     assert "pgd-l2 do better than chance, but are not shown to do better" in looks
@@ -26,7 +26,7 @@ def test_the_verdict_says_where_the_interval_includes_zero_and_where_not():
 def test_one_model_has_its_interval_and_no_difference():
     sentences = verdict(make_results(models=("only",), findings=False, masks=False))
     assert sentences[0] == "Without an attack, accuracy is 0.880 [0.84, 0.92]."
-    assert sentences[1].endswith("it is 0.006 [−0.03, 0.05], below chance.")
+    assert sentences[1].endswith("it is 0.006 [−0.03, 0.05] (below chance).")
     assert sentences[2].startswith("Where the models look was not measured")
     assert len(sentences) == 3
 

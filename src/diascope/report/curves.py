@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from unicodedata import east_asian_width
 
 from markupsafe import Markup
 
@@ -12,7 +13,8 @@ from diascope.audit.results import Bounds, Results
 from diascope.report import numbers as n
 from diascope.report.charts import f, figure, line, marker, path, sign_class, text
 
-TOP, GAP = 34.0, 66.0
+LEFT, TOP, GAP = 54.0, 34.0, 66.0
+INSET = 12.0  # from the edges of a panel to the first and last epsilon
 GAP_LABELS = 16.0  # least distance between two labels
 
 Label = tuple[float, str, int | None]  # height, words, and the model's index where it is one's
@@ -33,7 +35,8 @@ class Panel:
     def x(self, eps: float) -> float:
         """Return the place of an epsilon."""
         share = eps / self.largest if self.largest else 0.0
-        return self.left + (self.right - self.left) * (math.sqrt(share) if self.root else share)
+        start = self.left + INSET
+        return start + (self.right - INSET - start) * (math.sqrt(share) if self.root else share)
 
     def y(self, value: float) -> float:
         """Return the place of a value."""
@@ -46,12 +49,12 @@ def robustness_chart(results: Results, wide: bool) -> Markup:
 
     The wide drawing labels each line at its end; the narrow one, for phones, goes with a key.
     """
-    width, right = (860.0, 190.0) if wide else (380.0, 14.0)
+    width, right = (880.0, 210.0) if wide else (380.0, 14.0)
     height = 330.0 if wide else 270.0
     eps = results.epsilons
     root = uses_root(eps)
     largest = max(eps, default=0.0)
-    top = Panel(46, width - right, TOP, height, (0, 1), largest, root)
+    top = Panel(LEFT, width - right, TOP, height, (0, 1), largest, root)
     body = text(0, 16, "Accuracy", "head") + _grid(top, [0, 0.25, 0.5, 0.75, 1], False)
     body += _curves(results, top, wide) + _eps_axis(results, top)
     end = height + 44
@@ -60,14 +63,14 @@ def robustness_chart(results: Results, wide: bool) -> Markup:
         ticks = nice_ticks(min([0.0, *extent]), max([0.0, *extent]))
         bottom = height + GAP + (170 if wide else 150)
         low = Panel(
-            46, width - right, height + GAP + 18, bottom, (ticks[0], ticks[-1]), largest, root
+            LEFT, width - right, height + GAP + 18, bottom, (ticks[0], ticks[-1]), largest, root
         )
         body += text(0, height + GAP, "Difference in accuracy, paired", "head")
         body += _grid(low, ticks, True) + _differences(results, low, wide) + _eps_axis(results, low)
         end = bottom + 44
     spacing = ", square-root scale" if root else ""
     unit = f"eps, {n.norm_text(results.norm)} norm in pixel units{spacing}"
-    body += text(46, end - 4, unit, "small")
+    body += text(LEFT, end - 4, unit, "small")
     identity = f"curve-{'wide' if wide else 'narrow'}"
     return figure(identity, (width, end), "Accuracy under attack", described(results), body)
 
@@ -134,7 +137,7 @@ def _curves(results: Results, panel: Panel, wide: bool) -> str:
         bands.append(f'<g class="{kind}"><path class="band" d="{band}"/></g>' if band else "")
         marks = "".join(marker(i, x, y) for x, y in drawn)
         lines.append(f'<g class="{kind}">{line(i, drawn)}{marks}</g>')
-        labels.append((drawn[-1][1], short(model.name, 22), i))
+        labels.append((drawn[-1][1], short(model.name, 20), i))
     labels += [(y, words, None) for y, words in levels]
     rules = "".join(
         f'<path class="reference" d="M{f(panel.left)} {f(y)}H{f(panel.right)}"/>' for y, _ in levels
@@ -202,11 +205,20 @@ def _differences(results: Results, panel: Panel, wide: bool) -> str:
             last = y
         out.append(f'<g class="{sign_class(place)}">{"".join(drawn)}</g>')
         if last is not None:
-            name = f"{short(comparison.model, 13)} {n.MINUS} {short(comparison.reference, 11)}"
+            name = f"{short(comparison.model, 10)} {n.MINUS} {short(comparison.reference, 8)}"
             labels.append((last, name, place))
     return "".join(out) + (_labels(panel, labels) if wide else "")
 
 
-def short(name: str, length: int) -> str:
-    """Return a name cut to a length; the tables hold all of it."""
-    return name if len(name) <= length else name[: length - 1] + "…"
+def short(name: str, length: float) -> str:
+    """Return a name cut to the breadth of so many letters; the tables hold all of it."""
+    if sum(map(_breadth, name)) <= length:
+        return name
+    while sum(map(_breadth, name)) > length - 1:
+        name = name[:-1]
+    return name + "…"
+
+
+def _breadth(letter: str) -> float:
+    broad = letter in "MWmw@%" or east_asian_width(letter) in "WF"
+    return 1.65 if broad else 1.2 if letter.isupper() else 1.0

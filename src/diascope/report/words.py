@@ -57,9 +57,9 @@ def _values(results: Results, values: list[Bounds | None], chance: float | None 
         alone = len(results.models) == 1
         words = n.ranged(bounds) if alone else f"{n.value_of(bounds)} for {model.name}"
         if n.defined(chance) and bounds and n.has_limits(bounds) and bounds[2] < (chance or 0):
-            words += ", below chance" + ("" if alone else ",")
+            words += " (below chance)"
         told.append(words)
-    return n.listed(told).removesuffix(",")
+    return n.listed(told)
 
 
 def _paired(pairs: list[tuple[Comparison, Bounds | None]]) -> str:
