@@ -138,7 +138,7 @@ def _train(
     )
     _finish(folder, config, fitted, val, record)
     progress.note(f"{folder}: finished, with the weights of epoch {fitted.epoch}")
-    return Run(folder, config, fitted.epoch)
+    return open_run(folder)
 
 
 def open_parts(config: TrainConfig, progress: Progress) -> tuple[Splits, Pixels, Pixels]:

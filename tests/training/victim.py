@@ -1,0 +1,98 @@
+"""Trains once to the end, and once in processes that are killed: `python -m ... FOLDER KILLS`.
+
+Every training is a process of its own, forked from this one, which has imported everything and
+computed nothing. The first is killed somewhere at its start, each of the others some steps further.
+Prints, as JSON, where the state stood at each kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import lightning.fabric  # noqa: F401
+import torch
+
+from diascope.training import Progress, read_config, train
+
+CONFIG = {
+    "data": {"name": "phantom:images=80,size=32", "size": 32},
+    "model": {
+        "name": "resnet18",
+        "options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "drop_rate": 0.2},
+    },
+    "objective": {"name": "adversarial", "attack": {"name": "pgd", "steps": 1, "eps": 0.02}},
+    "training": {
+        "epochs": 4,
+        "batch_size": 8,
+        "checkpoint_seconds": 0,
+        "schedule": {"name": "cosine", "warmup_epochs": 1},
+        "device": "cpu",
+    },
+}
+
+
+def start(folder: Path) -> int:
+    """Fork a process that trains, and return its id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        train(read_config(CONFIG), folder, resume=True, progress=Progress())
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        os._exit(1)
+    os._exit(0)
+
+
+def main(root: Path, kills: int) -> None:
+    """Write the run folders `whole` and `killed` under `root`."""
+    os.environ["DIASCOPE_CACHE"] = str(root / "cache")
+    began = time.monotonic()
+    assert ended(start(root / "whole")) == 0
+    seconds = time.monotonic() - began
+    state, draw, deaths = root / "killed" / "state.pt", random.Random(time.time_ns()), []
+    for number in range(kills + 1):
+        child = start(root / "killed")
+        if number:
+            await_changes(state, draw.randint(1, 3))
+            time.sleep(draw.uniform(0, 0.1))
+        else:
+            time.sleep(draw.uniform(0, 0.3) * seconds)
+        os.kill(child, signal.SIGKILL)
+        assert ended(child) == -signal.SIGKILL
+        deaths.append(where(state))
+    assert ended(start(root / "killed")) == 0
+    print(json.dumps(deaths))
+
+
+def ended(child: int) -> int:
+    """Wait for a process and return its exit code, the negative signal if it was killed."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def await_changes(file: Path, count: int) -> None:
+    """Return when the file has been replaced `count` times."""
+    before = -1
+    for _ in range(count + 1):
+        while (now := file.stat().st_mtime_ns if file.exists() else 0) == before:
+            time.sleep(0.001)
+        before = now
+
+
+def where(state: Path) -> dict[str, int]:
+    """Return the epoch and the step at which the state stands, -1 where there is none."""
+    if not state.exists():
+        return {"epoch": -1, "step": -1}
+    found = torch.load(state, weights_only=True)
+    return {key: found[key] for key in ("epoch", "step")}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), int(sys.argv[2]))
