@@ -7,7 +7,7 @@ import pytest
 from tests.report.factory import around, make_results
 
 from diascope.audit.results import Localisation
-from diascope.report.words import difference_statements, sizes, verdict
+from diascope.report.words import broken_at, difference_statements, sizes, verdict
 
 
 def test_the_verdict_says_where_the_interval_includes_zero_and_where_not():
@@ -84,3 +84,13 @@ def test_sizes_count_groups_only_where_they_differ():
     assert sizes(results) == "300 images of 262 patients or lesions, 64×64 pixels"
     alone = replace(results, data={**results.data, "images": 1, "groups": 1})
     assert sizes(alone) == "1 image, 64×64 pixels"
+
+
+def test_the_median_epsilon_is_said_in_words_where_it_is_no_number():
+    model = make_results().models[0]
+    assert broken_at(model, "l2") == "0.4"
+    assert broken_at(replace(model, median_epsilon=0.0), "l2").startswith("0, for half are wrong")
+    assert "over half of the images were never broken" in broken_at(
+        replace(model, median_epsilon=math.inf), "l2"
+    )
+    assert "not measured" in broken_at(replace(model, median_epsilon=math.nan), "l2")

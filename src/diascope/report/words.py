@@ -164,5 +164,8 @@ def broken_at(model: ModelResult, norm: str) -> str:
     """Return the median of the minimal epsilons in words."""
     median = model.median_epsilon
     if n.defined(median):
-        return n.eps_text(median, norm)
+        text = n.eps_text(median, norm)
+        return text if median > 0 else f"{text}, for half are wrong without an attack"
+    if median != float("inf"):
+        return f"{n.DASH}, for it was not measured"
     return "beyond the largest eps: over half of the images were never broken"
