@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DATA = "phantom:images=2400,size=64,seed=0,hospital=both"
+DATA = "phantom:images=2400,size=64,seed=0,hospital=both,difficulty=0.2"
 
 
 def demo(
@@ -33,7 +33,7 @@ def demo(
     audit.run(
         list(runs.values()),
         DATA,
-        AuditSettings(epsilons=(0.0, 0.125, 0.25, 0.5, 1.0, 2.0), seed=seed),
+        AuditSettings(epsilons=(0.0, 0.0625, 0.125, 0.25, 0.5, 1.0), seed=seed),
         out,
         title="A standard and an adversarially trained classifier on the phantom",
         command=f"diascope demo --seed {seed}",
@@ -42,7 +42,7 @@ def demo(
 
 
 def _config(name: str, seed: int) -> dict[str, object]:
-    attack = {"name": "pgd", "norm": "l2", "eps": 0.5, "steps": 3}
+    attack = {"name": "pgd", "norm": "l2", "eps": 0.25, "steps": 2}
     objectives: dict[str, dict[str, object]] = {
         "standard": {"name": "standard"},
         "adversarial": {"name": "adversarial", "attack": attack},
@@ -55,10 +55,11 @@ def _config(name: str, seed: int) -> dict[str, object]:
         },
         "objective": objectives[name],
         "training": {
-            "epochs": 12,
+            "epochs": 10,
             "batch_size": 64,
             "seed": seed,
-            "optimizer": {"name": "adam", "lr": 1e-3, "weight_decay": 5e-4},
-            "schedule": {"name": "cosine"},
+            "optimizer": {"name": "adamw", "lr": 3e-3, "weight_decay": 5e-4},
+            "schedule": {"name": "cosine", "warmup_epochs": 2},
+            "augment": {"flips": True, "colour": 0, "affine": 0, "rotation": 0},
         },
     }

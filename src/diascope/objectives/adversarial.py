@@ -19,10 +19,11 @@ from diascope.registry import nested
 class Adversarial:
     """The cross-entropy of attacked images: CE(x', y) (Madry et al. 2018, equation 2.1).
 
-    attack: any attack, which makes x' of x; P1 takes PGD-L2 with 7 steps of eps/5 and a random start. mix: the weight
-    of the clean loss added to it, CE(x', y) + mix * CE(x, y), divided by 1 + mix; the two
-    branches share one joint forward. The attack sees the model in eval mode; the loss leaves it
-    as it was. Costs the attack, and one forward and backward (of twice the images with mix).
+    attack: any attack, which makes x' of x; P1 takes PGD-L2 with 7 steps of eps/5 and a random
+    start. mix: the weight of the clean loss added to it, (CE(x', y) + mix * CE(x, y)) / (1 + mix);
+    the two branches share one joint forward. The attack sees the model in eval mode; the loss
+    leaves it as it was. Costs the attack, and one forward and backward (of twice the images with
+    mix).
     """
 
     attack: Attack = nested("attack")
