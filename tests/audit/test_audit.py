@@ -110,6 +110,9 @@ def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
     expected = ap.value[0] - fragile.localisation["average_precision"].value[0]
     assert value == pytest.approx(expected, abs=1e-6)
     assert 0 < low <= value <= high
+    for score in ("accuracy", "balanced_accuracy", "auroc"):
+        difference = robust.scores[score][0] - fragile.scores[score][0]
+        assert comparison.scores[score][0] == pytest.approx(difference, abs=1e-9)
     assert comparison.curve[1][0] == pytest.approx(robust.curve[1][0] - fragile.curve[1][0])
     assert any(f.check == "fragility" and "fragile" in f.title for f in results.findings)
     table = pd.read_parquet(tmp_path / "tables" / "robust.parquet")

@@ -16,10 +16,13 @@ from diascope.evaluation import (
     bootstrap_curve_difference,
     bootstrap_difference,
     bootstrap_mean,
+    bootstrap_statistics,
     score_predictions,
 )
 from diascope.evaluation.measures import members
+from diascope.evaluation.scores import balanced_accuracy, macro_auroc
 
+Floats = NDArray[np.float64]
 SCORES = ("accuracy", "balanced_accuracy", "auroc")
 
 
@@ -77,11 +80,27 @@ class Summary:
         return Comparison(
             model=name,
             reference=reference,
-            scores={"accuracy": accuracy},
+            scores={"accuracy": accuracy, **self._score_differences(ours, theirs)},
             curve=[bounds(interval) for interval in curve],
             localisation=self._differences(ours, theirs, every),
             localisation_correct=self._differences(ours, theirs, self.all_correct),
         )
+
+    def _score_differences(self, ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Bounds]:
+        """Return the paired differences of the scores that are no means over images."""
+        columns = [name for name in ours if str(name).startswith("prob_")]
+        classes = [str(name).removeprefix("prob_") for name in columns]
+        labels = ours.label.map({name: c for c, name in enumerate(classes)}).to_numpy()
+
+        def scores(table: pd.DataFrame, weights: Floats) -> Floats:  # (R, 2)
+            right = table.correct.to_numpy(dtype=np.float64)
+            balanced = balanced_accuracy(right, labels, len(classes), weights)
+            return np.column_stack([balanced, macro_auroc(table[columns], labels, weights)])
+
+        found = bootstrap_statistics(
+            lambda w: scores(ours, w) - scores(theirs, w), self.groups, **self.options
+        )
+        return {"balanced_accuracy": bounds(found[0]), "auroc": bounds(found[1])}
 
     def _withstood(self, name: str) -> NDArray[np.float64]:
         minimal = self.tables[name].minimal_epsilon.to_numpy(dtype=np.float64)

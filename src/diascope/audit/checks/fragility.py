@@ -23,7 +23,7 @@ def fragility(results: Results) -> list[Finding]:
             Finding(
                 check="fragility",
                 severity="high" if eps <= _middle(results.epsilons) else "medium",
-                title=f"{model.name} falls below chance at {results.norm} eps {eps:g}",
+                title=f"{model.name} falls below chance at {results.norm} eps {eps:.3g}",
                 evidence=(
                     f"accuracy {value:.3f} [{low:.3f}, {high:.3f}] under attack, chance "
                     f"{chance:.3f}, clean {model.scores['accuracy'][0]:.3f}"
