@@ -190,6 +190,4 @@ def test_a_process_killed_at_random_moments_gives_the_same_model(tmp_path: Path)
     assert same_weights(*(load_file(run / "model.safetensors") for run in (whole, killed)))
     first, second = (pd.read_csv(run / "metrics.csv") for run in (whole, killed))
     pd.testing.assert_frame_equal(first.drop(columns=TIMES), second.drop(columns=TIMES))
-    assert {f.name for f in killed.iterdir() if not f.name.startswith(".")} == {
-        f.name for f in whole.iterdir()
-    }
+    assert {f.name for f in killed.iterdir()} == {f.name for f in whole.iterdir()}

@@ -19,6 +19,14 @@ from diascope.files import replacing, write_text
 
 STATE = "state.pt"
 METRICS = "metrics.csv"
+HALVES: tuple[str, ...] = (
+    ".state.pt.*",
+    ".best-*.pt.*",
+    ".metrics.csv.*",
+    ".config.yaml.*",
+    ".split.csv.*",
+)
+HALVES += (".model.safetensors.*", ".validation.parquet.*")
 FORMAT = 1
 
 State = dict[str, Any]
@@ -84,11 +92,11 @@ class FolderStore:
         return self.folder / STATE
 
     def save(self, state: State) -> None:
-        """Write the state, then remove best weights that it does not name."""
+        """Write the state, then remove best weights that it does not name, and half files."""
         with replacing(self.path) as temporary:
             torch.save({"format": FORMAT, **state}, temporary)
         best = self._best(state["selection"]["epoch"])
-        for file in self.folder.glob("best-*.pt"):
+        for file in (*self.folder.glob("best-*.pt"), *self._halves()):
             if file != best:
                 file.unlink(missing_ok=True)
 
@@ -119,9 +127,13 @@ class FolderStore:
         write_text(self.folder / METRICS, metrics.to_csv(index=False, lineterminator="\n"))
 
     def clear(self) -> None:
-        """Remove the state and the best weights."""
-        for file in (self.path, *self.folder.glob("best-*.pt")):
+        """Remove the state, the best weights and half files."""
+        for file in (self.path, *self.folder.glob("best-*.pt"), *self._halves()):
             file.unlink(missing_ok=True)
+
+    def _halves(self) -> list[Path]:
+        """Return the files that processes which were killed had not finished."""
+        return [file for pattern in HALVES for file in self.folder.glob(pattern)]
 
     def _best(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch + 1:04d}.pt"
