@@ -20,7 +20,7 @@ from diascope.models import create_model, save_model
 SIDE, COUNT = 16, 60
 TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}
 SETTINGS = AuditSettings(
-    norm="linf", epsilons=(0.02, 0.3), replicates=200, cases=4, attack={"name": "pgd", "steps": 3}
+    norm="linf", epsilons=(0.015, 0.3), replicates=200, cases=4, attack={"name": "pgd", "steps": 3}
 )
 
 
@@ -86,19 +86,19 @@ def dataset():
 def subjects():
     noisy = torch.Generator().manual_seed(0)
     fragile = Eyes(1.0)
-    fragile.weight.data += torch.randn(fragile.weight.shape, generator=noisy) * 0.05
+    fragile.weight.data += torch.randn(fragile.weight.shape, generator=noisy) * 0.3
     return [Subject("fragile", fragile, None), Subject("robust", Eyes(4.0), None)]
 
 
 def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
-    pixels = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
-    results = audit(subjects, pixels, SETTINGS, tmp_path, title="T")
+    test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
+    results = audit(subjects, test, SETTINGS, tmp_path, title="T")
     fragile, robust = results.models
     assert robust.scores["accuracy"][0] == 1
-    assert robust.curve[1][0] == 1  # a change of 0.02 does not move the squares
+    assert robust.curve[1][0] == 1  # a change of 0.015 does not move the squares
     assert robust.curve[2][0] < 0.05  # one of 0.3 inverts them
     assert fragile.curve[1][0] < robust.curve[1][0]
-    assert results.epsilons == [0.0, 0.02, 0.3]
+    assert results.epsilons == [0.0, 0.015, 0.3]
     ap = robust.localisation["average_precision"]
     assert ap.value[0] == pytest.approx(0.5, abs=0.01)  # it weighs both places alike
     assert ap.chance[0] == pytest.approx(16 / 256, abs=1e-4)
@@ -116,25 +116,27 @@ def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
     assert comparison.curve[1][0] == pytest.approx(robust.curve[1][0] - fragile.curve[1][0])
     assert any(f.check == "fragility" and "fragile" in f.title for f in results.findings)
     table = pd.read_parquet(tmp_path / "tables" / "robust.parquet")
-    assert (table.minimal_epsilon > 0.02).mean() == robust.curve[1][0]
+    assert (table.minimal_epsilon > 0.015).mean() == robust.curve[1][0]
     assert table.average_precision.isna().sum() == 4  # no mask: undefined, not a miss
 
 
 def test_the_json_is_complete_and_has_no_nan(dataset, subjects, tmp_path):
-    pixels = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
-    results = audit(subjects, pixels, SETTINGS, tmp_path)
+    test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
+    results = audit(subjects, test, SETTINGS, tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["schema"] == "diascope-results-1"
     assert written["data"]["images"] == COUNT
     assert written["data"]["groups"] == 15
+    assert written["settings"]["images"] is None
+    assert written["attack"]["random_start"] is True
     assert "cases" not in written
     endless = replace(results.models[0], median_epsilon=float("inf"))
     assert replace(results, models=[endless]).to_json()["models"][0]["median_epsilon"] is None
 
 
 def test_cases_show_what_the_models_see(dataset, subjects, tmp_path):
-    pixels = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
-    results = audit(subjects, pixels, SETTINGS, tmp_path)
+    test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
+    results = audit(subjects, test, SETTINGS, tmp_path)
     assert len(results.cases) == 4
     assert sorted(case.label for case in results.cases) == ["left", "left", "right", "right"]
     for case in results.cases:
@@ -142,40 +144,53 @@ def test_cases_show_what_the_models_see(dataset, subjects, tmp_path):
         np.testing.assert_array_equal(case.image, Squares().image(case.id))
         assert (case.mask is None) == (int(case.id) < 4)
         for view in case.views:
-            assert [a.eps for a in view.attacked] == [0.02, 0.3]
+            assert [a.eps for a in view.attacked] == [0.015, 0.3]
             for seen in view.attacked:
                 assert np.abs(seen.perturbation).max() <= seen.eps + 1e-6
-                change = seen.image.astype(float) - case.image
-                np.testing.assert_allclose(change / 255, seen.perturbation, atol=1e-6)
+                shown = (seen.image.astype(float) - case.image) / 255
+                assert (np.abs(shown) <= np.abs(seen.perturbation) + 1e-4).all()
+                assert np.abs(shown - seen.perturbation).max() < 1 / 255
+                right = seen.prediction == case.label
+                assert right == (view.minimal_epsilon > seen.eps)  # as the curve says
 
 
 def test_does_not_depend_on_batch_size(dataset, subjects, tmp_path):
     tables = []
     for size in (7, 60):
         settings = SETTINGS.model_copy(update={"batch_size": size})
-        pixels = unseen_pixels(dataset, subjects, settings, cache=tmp_path / "cache")
-        audit(subjects, pixels, settings, tmp_path / str(size))
+        test = unseen_pixels(dataset, subjects, settings, cache=tmp_path / "cache")
+        audit(subjects, test, settings, tmp_path / str(size))
         tables.append(pd.read_parquet(tmp_path / str(size) / "tables" / "fragile.parquet"))
     pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_model_was_trained_on_is_left_out(dataset):
-    def subject(paths, groups, splits):
+    def subject(paths, groups, splits, name="squares"):
         table = pd.DataFrame({"path": paths, "group": groups, "split": splits})
-        return Subject("m", Eyes(1.0), table)
+        eyes = Eyes(1.0)
+        eyes.card["data"] = {"name": name}
+        return Subject("m", eyes, table if len(paths) else None)
+
+    def allowed(*subjects):
+        return unseen(dataset, subjects).rows
 
     trained = subject(["0", "8"], ["g0", "g2"], ["train", "val"])
-    allowed = unseen(dataset, [trained])
-    assert not allowed[:4].any()  # the group of image 0
-    assert not allowed[8:12].any()
-    assert allowed[4:8].all()
-    assert allowed[12:].all()
-    tested = subject(["0", "8", "9"], ["g0", "g2", "g2"], ["train", "test", "test"])
-    assert np.flatnonzero(unseen(dataset, [tested])).tolist() == [8, 9]
+    assert not allowed(trained)[:4].any()  # the group of image 0
+    assert not allowed(trained)[8:12].any()
+    assert allowed(trained)[4:8].all()
+    assert allowed(trained)[12:].all()
+    assert unseen(dataset, [trained]).left_out["seen in training or validation"] == 8
+    tested = subject(["0", "8"], ["g0", "g2"], ["train", "test"])
+    assert np.flatnonzero(allowed(tested)).tolist() == [8, 9, 10, 11]
+    moved = subject(["elsewhere/0.jpg"], ["g0"], ["train"])  # the same lesion in another layout
+    assert not allowed(moved)[:4].any()
     with pytest.raises(UserError, match="every image was used"):
         unseen(dataset, [trained, subject(["0", "8"], ["g0", "g2"], ["test", "train"])])
-    elsewhere = subject(["x.jpg"], ["g0"], ["train"])  # another hospital's g0
-    assert unseen(dataset, [elsewhere]).all()
+    with pytest.raises(UserError, match="split.csv is not beside it"):
+        unseen(dataset, [subject([], [], [])])
+    elsewhere = subject(["0"], ["g0"], ["train"], name="other")  # another hospital's image 0
+    assert allowed(elsewhere).all()
+    assert allowed(subject([], [], [], name="other")).all()
 
 
 def test_models_that_do_not_fit_together_are_refused(tmp_path):
@@ -223,8 +238,9 @@ def test_shown_epsilons_are_spread_and_hold_the_largest():
 
 
 def test_settings_refuse_nonsense():
-    with pytest.raises(ValueError, match="epsilons"):
-        AuditSettings(epsilons=(-1.0,))
+    for bad in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="epsilons"):
+            AuditSettings(epsilons=(bad,))
     assert AuditSettings(epsilons=(0.5, 0.1)).grid(64) == (0.0, 0.1, 0.5)
     assert AuditSettings(norm="l2").grid(224) == (0.0, 0.5, 1, 2, 4, 8)
     assert AuditSettings(norm="l2").grid(112) == (0.0, 0.25, 0.5, 1, 2, 4)

@@ -89,7 +89,7 @@ def test_files_that_are_no_models_are_refused_in_one_line(tmp_path):
         ("cut.safetensors", "not a readable"),
         ("text.safetensors", "not a readable"),
         ("pickle.safetensors", "not a readable"),
-        ("bare.safetensors", "without a Diascope header"),
+        ("bare.safetensors", "no Diascope header"),
         ("old.safetensors", "format"),
         ("misfit.safetensors", "do not fit"),
         ("none.safetensors", "no such file"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diascope.attacks.base import Attack, at_eps, check_images
 from diascope.models.heads import is_correct
-from diascope.models.modes import evaluating
+from diascope.models.modes import exactly
 from diascope.randomness import Noise
 
 
@@ -88,7 +88,7 @@ def robustness_curve(
 @torch.no_grad()
 def _verdict(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     """Return whether each image is classified correctly, in float32, (N,) on the host."""
-    with evaluating(model) as inner, torch.autocast(x.device.type, enabled=False):
+    with exactly(model) as inner:
         parts = [
             is_correct(inner(xs if xs.dtype == torch.float64 else xs.float()), ys).cpu()
             for xs, ys in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)

@@ -18,7 +18,7 @@ from diascope.audit.settings import AuditSettings
 from diascope.data import Pixels
 from diascope.explain import render
 from diascope.models import heads
-from diascope.models.modes import evaluating
+from diascope.models.modes import exactly
 from diascope.randomness import derive
 
 RULE = (
@@ -86,20 +86,35 @@ def _views(
     settings: AuditSettings,
     device: torch.device,
 ) -> list[View]:
+    views: list[View] = []
+    minimal = table.minimal_epsilon.to_numpy()
+    for part in np.split(rows, range(settings.batch_size, len(rows), settings.batch_size)):
+        views += _views_of_batch(name, model, minimal, pixels, part, settings, device)
+    return views
+
+
+def _views_of_batch(
+    name: str,
+    model: nn.Module,
+    minimal: NDArray[np.float64],
+    pixels: Pixels,
+    rows: NDArray[np.int64],
+    settings: AuditSettings,
+    device: torch.device,
+) -> list[View]:
     x, y, ids = pixels.x(rows, device), pixels.y(rows, device), pixels.ids(rows).to(device)
     clean = _seen(model, x, y, ids, pixels.dataset.classes, settings)
     attacked: list[list[Attacked]] = [[] for _ in rows]
     attack = settings.build_attack()
     for eps in shown_epsilons(settings.grid(x.shape[-1]), settings.shown_epsilons):
         generator = seeded(settings, "attack")
-        x_adv = rounded(at_eps(attack, eps)(model, x, y, generator=generator, ids=ids), x)
+        x_adv = at_eps(attack, eps)(model, x, y, generator=generator, ids=ids)
         for i, seen in enumerate(_seen(model, x_adv, y, ids, pixels.dataset.classes, settings)):
             change = (x_adv[i] - x[i]).permute(1, 2, 0).cpu().numpy().astype(np.float32)
-            image = _bytes(x_adv[i : i + 1])[0]
+            image = _bytes(rounded(x_adv[i : i + 1], x[i : i + 1]))[0]
             attacked[i].append(Attacked(eps=eps, image=image, perturbation=change, **seen))
-    minimal = table.minimal_epsilon.to_numpy()[rows]
     return [
-        View(model=name, minimal_epsilon=float(minimal[i]), attacked=attacked[i], **seen)
+        View(model=name, minimal_epsilon=float(minimal[rows[i]]), attacked=attacked[i], **seen)
         for i, seen in enumerate(clean)
     ]
 
@@ -114,7 +129,7 @@ def _seen(
 ) -> list[dict[str, Any]]:
     """Return prediction, its probability and the map of the true class, for each image."""
     explainer = settings.build_explainer()
-    with evaluating(model) as inner, torch.no_grad():
+    with exactly(model) as inner, torch.no_grad():
         logits = inner(x)
     p = heads.probabilities(logits)
     guess = heads.predictions(logits)
@@ -129,7 +144,8 @@ def _seen(
 def rounded(x_adv: Tensor, x: Tensor) -> Tensor:
     """Return `x_adv` rounded to 8 bits towards `x`, so that it never leaves the ball."""
     grey = (x_adv - x) * 255
-    return (x + grey.trunc() / 255).clamp(0, 1)
+    levels = (grey.abs() + 1e-4).floor().copysign(grey)  # a whole level is not lost to rounding
+    return (x + levels / 255).clamp(0, 1)
 
 
 def _bytes(x: Tensor) -> NDArray[np.uint8]:

@@ -29,6 +29,7 @@ def measure(
     it is NaN for an image without a mask.
     """
     table = predict(model, pixels, batch_size=settings.batch_size, device=device)
+    table["group"] = pixels.dataset.groups  # an image without a group is its own
     table["minimal_epsilon"] = minimal_epsilons(model, pixels, settings, device, report)
     for name, column in localisation(model, pixels, settings, device, report).items():
         table[name] = column

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,9 +82,9 @@ class Attacked:
     """One model's view of one case under attack at one epsilon."""
 
     eps: float
-    image: Image  # (H, W, C) the adversarial image, rounded to 8 bits
+    image: Image  # (H, W, C) for the eye: rounded to 8 bits, towards the original image
     perturbation: Heat  # (H, W, C) signed, in pixel units
-    heat: Heat  # (H, W) in [0, 1]
+    heat: Heat  # (H, W) in [0, 1]; of the image before rounding, as is the prediction
     prediction: str
     probability: float  # of the prediction
 
@@ -133,6 +134,7 @@ class Results:
     findings: list[Finding]
     tables: dict[str, str]  # per-image tables, by model, relative to the folder
     cases_rule: str  # how the shown cases were chosen
+    settings: dict[str, Any] = field(default_factory=dict)  # of the audit, all of them
     schema: str = SCHEMA
     cases: list[Case] = field(default_factory=list, repr=False)
 
@@ -151,7 +153,7 @@ class Results:
 def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return _plain(asdict(value))
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]

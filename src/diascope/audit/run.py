@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,30 +25,44 @@ from diascope.audit.summarise import Summary
 from diascope.data import Dataset, Pixels, Preprocess, load_pixels
 from diascope.evaluation import write_table
 from diascope.randomness import derive
+from diascope.registry import to_settings
 
 Progress = Callable[[str, str, int, int], None]  # (model, stage, settled, all)
 
 
+@dataclass(frozen=True)
+class Test:
+    """The images that are audited, and why others are not: reason -> number."""
+
+    pixels: Pixels
+    left_out: dict[str, int]
+
+
 def unseen_pixels(
     dataset: Dataset, subjects: Sequence[Subject], settings: AuditSettings, **options: Any
-) -> Pixels:
+) -> Test:
     """Return the pixels of the images that no subject has seen, prepared as the models expect.
 
     `settings.images` draws that many by hashed id. `options` go to `load_pixels`.
     """
     card = subjects[0].card
-    dataset = dataset.restrict(card["classes"])
-    dataset = dataset.take(unseen(dataset, subjects))
+    of_classes = dataset.restrict(card["classes"])
+    test = unseen(of_classes, subjects)
+    left_out = {"of other classes": len(dataset) - len(of_classes), **test.left_out}
+    dataset = of_classes.take(test.rows)
     if settings.images is not None and settings.images < len(dataset):
         lot = np.array([derive(settings.seed, "image", int(i)) for i in dataset.ids])
+        left_out["not drawn"] = len(dataset) - settings.images
         dataset = dataset.take(np.sort(np.argsort(lot)[: settings.images]))
     preprocess = Preprocess.model_validate(card["preprocess"])
-    return load_pixels(dataset, card["size"], preprocess, **options)
+    pixels = load_pixels(dataset, card["size"], preprocess, **options)
+    left_out["unreadable"] = len(dataset) - len(pixels.dataset)
+    return Test(pixels, {reason: count for reason, count in left_out.items() if count})
 
 
 def audit(
     subjects: Sequence[Subject],
-    pixels: Pixels,
+    test: Test,
     settings: AuditSettings,
     out: Path,
     *,
@@ -62,6 +76,8 @@ def audit(
     Every model is compared with the first. Each table is written as soon as it is measured.
     """
     began = time.perf_counter()
+    pixels = test.pixels
+    _make_room(out)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tables: dict[str, pd.DataFrame] = {}
     models: dict[str, nn.Module] = {}
@@ -74,7 +90,7 @@ def audit(
             out / "tables" / f"{subject.name}.parquet",
             {"model": subject.name, "version": __version__, "settings": settings.model_dump()},
         )
-    results = _results(subjects, tables, pixels, settings, title, command)
+    results = _results(subjects, tables, test, settings, title, command)
     results = replace(
         results,
         cases=cases(models, tables, pixels, settings, device),
@@ -87,12 +103,12 @@ def audit(
 def _results(
     subjects: Sequence[Subject],
     tables: Mapping[str, pd.DataFrame],
-    pixels: Pixels,
+    test: Test,
     settings: AuditSettings,
     title: str,
     command: str,
 ) -> Results:
-    dataset, side = pixels.dataset, int(pixels.images.shape[1])
+    dataset, side = test.pixels.dataset, test.pixels.size
     grid = settings.grid(side)
     summary = Summary(tables, dataset.groups, grid, settings.replicates, settings.seed)
     names = [subject.name for subject in subjects]
@@ -113,21 +129,33 @@ def _results(
         seed=settings.seed,
         hardware=hardware.describe(),
         seconds=0.0,
-        data=_described(dataset, side),
+        data=_described(dataset, side, test.left_out),
         norm=settings.norm,
-        attack={**settings.attack, "norm": settings.norm},
-        explainer=dict(settings.explainer),
+        attack=_without_eps(to_settings(settings.build_attack())),
+        explainer=to_settings(settings.build_explainer()),
         epsilons=list(grid),
         models=models,
         comparisons=[summary.compare(name, names[0]) for name in names[1:]],
         findings=[],
         tables={name: f"tables/{name}.parquet" for name in names},
         cases_rule=RULE,
+        settings=settings.model_dump(mode="json"),
     )
     return replace(results, findings=run_checks(results))
 
 
-def _described(dataset: Dataset, side: int) -> dict[str, Any]:
+def _make_room(out: Path) -> None:
+    """Make the folder, with no report of an earlier audit beside the tables of this one."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in ("results.json", "report.html"):
+        (out / old).unlink(missing_ok=True)
+
+
+def _without_eps(attack: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attack.items() if key != "eps"}
+
+
+def _described(dataset: Dataset, side: int, left_out: dict[str, int]) -> dict[str, Any]:
     counts = dataset.counts
     return {
         "name": dataset.name,
@@ -138,6 +166,7 @@ def _described(dataset: Dataset, side: int) -> dict[str, Any]:
         "size": side,
         "sources": sorted(set(dataset.table.source) - {""}),
         "chance": 1 / len(dataset.classes),
+        "left_out": left_out,
         "majority": max(counts.values()) / len(dataset),
     }
 

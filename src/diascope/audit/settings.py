@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -36,8 +37,8 @@ class AuditSettings(Settings):
     @field_validator("epsilons")
     @classmethod
     def _ascending(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if value is not None and (not value or min(value) < 0):
-            raise ValueError("give epsilons of at least 0, such as 0.25,0.5,1")
+        if value is not None and not (value and all(e >= 0 and math.isfinite(e) for e in value)):
+            raise ValueError("give finite epsilons of at least 0, such as 0.25,0.5,1")
         return None if value is None else tuple(sorted({0.0, *value}))
 
     def grid(self, side: int) -> tuple[float, ...]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from diascope.data import Dataset
 from diascope.errors import UserError
 from diascope.models import Classifier, load_model
+from diascope.models.checkpoint import WEIGHTS
 
 SPLIT = "split.csv"
 
@@ -50,47 +51,76 @@ def open_subjects(paths: Sequence[Path]) -> list[Subject]:
                 )
     names = [subject.name for subject in subjects]
     if len(set(names)) < len(names):
-        raise UserError(f"two models are called '{names[-1]}'; rename one of the folders")
+        raise UserError(f"two models are called '{names[-1]}'; rename one of them")
     return subjects
 
 
-def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> NDArray[np.bool_]:
-    """Return which images (N,) to audit: the test split, and never a group that was trained on.
+@dataclass(frozen=True)
+class Unseen:
+    """Which images (N,) to audit, `rows`, and why the others are `left_out`, by number."""
 
-    Where a subject's own split names test images of this dataset, those are audited; else those
-    that the dataset's table calls test; else all of them. What any subject was trained or
-    validated on, by path or by group, is left out. Raises `UserError` where nothing is left.
+    rows: NDArray[np.bool_]
+    left_out: dict[str, int]
+
+
+def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> Unseen:
+    """Return the test images of `dataset`, and never a group that a subject was trained on.
+
+    A subject knows a dataset by its name: where it was split from the dataset of this name, its
+    own test images are audited, and what it was trained or validated on, by path or by group, is
+    left out. Else the table's official test split is audited, or all of it. Raises `UserError`
+    where nothing is left, or where a subject that was trained on a dataset of this name has lost
+    its split file.
     """
     table = dataset.table
-    allowed = np.ones(len(dataset), dtype=bool)
     official = (table.split == "test").to_numpy()
-    if official.any():
-        allowed &= official
+    allowed = official.copy() if official.any() else np.ones(len(dataset), dtype=bool)
+    seen = np.zeros(len(dataset), dtype=bool)
     for subject in subjects:
-        if subject.split is None:
+        if subject.card.get("data", {}).get("name") != dataset.name:
             continue
-        tested = subject.split[subject.split.split == "test"]
-        seen = subject.split[subject.split.split != "test"]
-        own = table.path.isin(tested.path).to_numpy()
-        if own.any():
-            allowed &= own
-        if table.path.isin(subject.split.path).any():  # else patient 7 is another hospital's
-            groups = set(seen.group) - {""}
-            allowed &= ~(table.path.isin(seen.path) | table.group.isin(groups)).to_numpy()
+        if subject.split is None:
+            raise UserError(
+                f"{subject.name}: was trained on {dataset.name}, and its {SPLIT} is not beside it: "
+                "audit the run folder, or copy the file there"
+            )
+        tested, trained = (_known(table, subject.split, test) for test in (True, False))
+        seen |= trained
+        allowed &= tested if tested.any() else True
+    allowed &= ~seen
     if not allowed.any():
         raise UserError(
             f"{dataset.name}: every image was used to train or validate the models; "
             "audit them on a test split or on other data"
         )
-    return allowed
+    left_out = {"seen in training or validation": int(seen.sum())}
+    left_out["not in the test split"] = int((~seen & ~allowed).sum())
+    return Unseen(allowed, left_out)
+
+
+def _known(table: pd.DataFrame, split: pd.DataFrame, test: bool) -> NDArray[np.bool_]:
+    """Return which images stand in the test part of a split, or in the rest, by path or group."""
+    part = split[(split.split == "test") == test]
+    groups = set(part.group) - {""}
+    return (table.path.isin(part.path) | table.group.isin(groups)).to_numpy()
 
 
 def _name(path: Path) -> str:
-    return path.resolve().name if path.is_dir() else path.stem
+    """Return the folder's name of a run or its weights, else the file's."""
+    path = path.resolve()
+    if path.name == WEIGHTS:
+        return path.parent.name
+    return path.name if path.is_dir() else path.stem
 
 
 def _split(path: Path) -> pd.DataFrame | None:
     file = (path if path.is_dir() else path.parent) / SPLIT
     if not file.exists():
         return None
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from None
+    if not {"path", "group", "split"} <= set(table.columns):
+        raise UserError(f"{file}: not a split file: its columns must be path, group and split")
+    return table

@@ -100,7 +100,9 @@ class Summary:
         found = bootstrap_statistics(
             lambda w: scores(ours, w) - scores(theirs, w), self.groups, **self.options
         )
-        return {"balanced_accuracy": bounds(found[0]), "auroc": bounds(found[1])}
+        alone = pd.Series(self.groups).groupby(labels).nunique().eq(1).any()  # a class of one
+        values = [(i.value, np.nan, np.nan) if alone else bounds(i) for i in found]
+        return dict(zip(("balanced_accuracy", "auroc"), values, strict=True))
 
     def _withstood(self, name: str) -> NDArray[np.float64]:
         minimal = self.tables[name].minimal_epsilon.to_numpy(dtype=np.float64)

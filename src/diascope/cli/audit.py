@@ -79,27 +79,31 @@ def run(
     from diascope.audit import audit as run_audit
     from diascope.cli.console import progress, say
     from diascope.data import open_data
+    from diascope.errors import UserError
     from diascope.report import write_report
 
     assert isinstance(settings, AuditSettings)
     settings.build_attack(), settings.build_explainer()
     subjects = open_subjects(models)
     dataset = open_data(data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "tables").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
     with progress() as update:
-        pixels = unseen_pixels(
+        test = unseen_pixels(
             dataset,
             subjects,
             settings,
             skip_unreadable=skip_unreadable,
             progress=lambda done, total: update("reading images", done, total),
         )
-        left_out = len(dataset) - len(pixels.dataset)
-        say(
-            f"auditing {len(subjects)} models on {len(pixels.dataset)} images ({left_out} left out)"
-        )
+        reasons = ", ".join(f"{n} {reason}" for reason, n in test.left_out.items()) or "none"
+        say(f"auditing {len(test.pixels)} images; left out: {reasons}")
         results = run_audit(
             subjects,
-            pixels,
+            test,
             settings,
             out,
             title=title,

@@ -33,7 +33,12 @@ def demo(
     audit.run(
         list(runs.values()),
         DATA,
-        AuditSettings(epsilons=(0.0, 0.0625, 0.125, 0.25, 0.5, 1.0), seed=seed),
+        AuditSettings(
+            epsilons=(0.0, 0.1, 0.25, 0.5, 1.0),
+            attack={"name": "pgd", "steps": 10},
+            images=400,
+            seed=seed,
+        ),
         out,
         title="A standard and an adversarially trained classifier on the phantom",
         command=f"diascope demo --seed {seed}",

@@ -71,7 +71,14 @@ def load_pixels(
     if not len(dataset):
         empty = np.zeros((0, size, size, preprocess.channels), np.uint8)
         return Pixels(dataset, empty, None, np.zeros(0, np.bool_))
-    depends = {"format": FORMAT, "dataset": dataset.name, "size": size, **preprocess.model_dump()}
+    declared = getattr(dataset.reader, "size", None)  # a wrongly sized image is a problem
+    depends = {
+        "format": FORMAT,
+        "dataset": dataset.name,
+        "declared": declared,
+        "size": size,
+        **preprocess.model_dump(),
+    }
     prefix, prints = _digest(json.dumps(depends, sort_keys=True)), _fingerprints(dataset)
     target = folder / f"{prefix}-{_digest(*prints)}"
     store = _find(target, dataset, prints)

@@ -14,7 +14,7 @@ from diascope.errors import UserError
 from diascope.evaluation.scores import score_table
 from diascope.evaluation.statistics import Interval
 from diascope.models import heads
-from diascope.models.modes import evaluating
+from diascope.models.modes import exactly
 
 if TYPE_CHECKING:
     from diascope.data.dataset import Dataset
@@ -45,10 +45,7 @@ def predict_logits(
     """Return the logits (N, K) of every image of `pixels`, float32 on the CPU."""
     count = len(pixels.dataset)
     parts: list[Tensor] = []
-    with (
-        evaluating(model) as inner,
-        torch.autocast(torch.device(device).type, enabled=False),
-    ):
+    with exactly(model) as inner:
         for start in range(0, count, batch_size):
             rows = np.arange(start, min(start + batch_size, count))
             parts.append(inner(pixels.x(rows, device=device)).float().cpu())

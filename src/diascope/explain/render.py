@@ -33,6 +33,6 @@ def render(
         raise ValueError(f"percentile={percentile}: must lie in (0, 100]")
     heat = rectify(attribution, rectification).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     flat = heat.flatten(1)
-    cap = torch.quantile(flat, percentile / 100, dim=1)
+    cap = torch.stack([torch.quantile(each, percentile / 100) for each in flat])  # (B,)
     cap = torch.where(cap > 0, cap, flat.amax(1))  # fewer than 1% of the pixels hold evidence
     return torch.minimum(heat / cap.clamp_min(1e-30)[:, None, None], heat.new_ones(()))

@@ -80,7 +80,7 @@ def _read(path: Path, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise UserError(f"{file}: not a readable safetensors file ({error})") from None
     if "diascope" not in metadata:
         raise UserError(
-            f"{file}: a safetensors file without a Diascope header; name its timm model"
+            f"{file}: has no Diascope header; only models that Diascope saved can be opened"
         )
     card: dict[str, Any] = json.loads(metadata["diascope"])
     if card.get("format") != FORMAT:

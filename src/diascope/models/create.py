@@ -70,6 +70,8 @@ def create_model(
         )
     if num_classes < 1:
         raise UserError(f"model '{name}': num_classes is {num_classes}; at least 1 is needed")
+    if reserved := {"num_classes", "in_chans", "pretrained"} & set(options):
+        raise UserError(f"model '{name}': options cannot hold '{min(reserved)}'; it is set apart")
     try:
         backbone = timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, in_chans=in_chans, **options

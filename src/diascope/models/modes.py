@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -17,6 +18,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+@contextmanager
+def exactly(model: nn.Module) -> Iterator[nn.Module]:
+    """Put the model into eval mode for a verdict: float32 without autocast, without TF32.
+
+    On NVIDIA GPUs convolutions take TF32 (10 bits of mantissa) unless told otherwise.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    device = next((p.device.type for p in unwrapped(model).parameters()), "cpu")
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        with evaluating(model) as inner, torch.autocast(device, enabled=False):
+            yield inner
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 @contextmanager

@@ -129,7 +129,8 @@ def _statement(results: Results, comparison: Comparison) -> str:
 
     higher = [e for e, b in points if n.has_limits(b) and b[1] > 0]
     lower = [e for e, b in points if n.has_limits(b) and b[2] < 0]
-    unclear = [e for e, b in points if e not in higher and e not in lower]
+    unclear = [e for e, b in points if n.has_limits(b) and e not in higher and e not in lower]
+    unknown = [e for e, b in points if not n.has_limits(b)]
     told = []
     if higher:
         told.append(f"is more accurate than {comparison.reference} at eps {at(higher)}")
@@ -143,6 +144,8 @@ def _statement(results: Results, comparison: Comparison) -> str:
             f"At eps {at(unclear)} the interval of the difference includes zero: these images do "
             f"not tell {comparison.model} and {comparison.reference} apart."
         )
+    if unknown:
+        sentence += f" At eps {at(unknown)} the interval of the difference could not be given."
     return sentence.strip()
 
 

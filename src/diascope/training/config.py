@@ -86,7 +86,7 @@ class TrainingConfig(Settings):
     augment: AugmentConfig | None = AugmentConfig()
     epoch_share: float = Field(default=1.0, gt=0, le=1)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     clip_gradient: float | None = Field(default=None, gt=0)
     checkpoint_seconds: NonNegativeFloat = 30.0
     validation: ValidationConfig = ValidationConfig()

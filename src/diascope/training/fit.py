@@ -95,6 +95,9 @@ def validation_attack(config: TrainingConfig, objective: Objective) -> Attack | 
 
 def check_images(train: Pixels, val: Pixels, config: TrainingConfig) -> None:
     """Raise `UserError` where there are no images to train on, or none to judge by."""
+    if len(train.dataset.classes) < 2:
+        only = ", ".join(train.dataset.classes)
+        raise UserError(f"{train.dataset.name}: one class ({only}): a classifier needs two")
     if not len(train):
         raise UserError(f"{train.dataset.name}: there are no training images")
     needs = {

@@ -18,6 +18,7 @@ from diascope.evaluation import predict, write_table
 from diascope.files import replacing
 from diascope.models import Classifier, create_model, load_model, read_card, save_model
 from diascope.models.checkpoint import WEIGHTS
+from diascope.models.modes import evaluating
 from diascope.objectives import Objective
 from diascope.randomness import derive
 from diascope.settings import write_yaml
@@ -122,6 +123,7 @@ def _train(
             config.data.channels,
             **spec.options,
         )
+        _try_out(model, config)
     folder.mkdir(parents=True, exist_ok=True)
     if not FolderStore(folder).path.exists() or not (folder / CONFIG).exists():
         splits.save(folder / SPLIT)
@@ -139,6 +141,20 @@ def _train(
     _finish(folder, config, fitted, val, record)
     progress.note(f"{folder}: finished, with the weights of epoch {fitted.epoch}")
     return open_run(folder)
+
+
+def _try_out(model: Classifier, config: TrainConfig) -> None:
+    """Raise `UserError` where the model cannot take images of this size."""
+    data = config.data
+    try:
+        with evaluating(model) as inner, torch.no_grad():
+            inner(torch.zeros(2, data.channels, data.size, data.size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model '{config.model.name}': cannot take {data.size}x{data.size} images ({reason}); "
+            "set data.size, or model.options such as img_size"
+        ) from None
 
 
 def open_parts(config: TrainConfig, progress: Progress) -> tuple[Splits, Pixels, Pixels]:

@@ -15,7 +15,7 @@ from diascope.attacks import Attack
 from diascope.data.pixels import Pixels
 from diascope.evaluation import predict_logits
 from diascope.models.heads import cross_entropy, is_correct
-from diascope.models.modes import evaluating
+from diascope.models.modes import exactly
 from diascope.randomness import derive
 
 NOTHING = {
@@ -80,11 +80,10 @@ class Validation:
         assert self.attack is not None
         x, y = self.pixels.x(rows, self.device), self.pixels.y(rows, self.device)
         generator = torch.Generator().manual_seed(derive(self.seed, "validation", "attack"))
-        with evaluating(model) as inner:
-            with self.autocast():
-                x_adv = self.attack(inner, x, y, generator=generator, ids=self.pixels.ids(rows))
-            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-                return int(is_correct(inner(x_adv.float()), y).sum())
+        with self.autocast():
+            x_adv = self.attack(model, x, y, generator=generator, ids=self.pixels.ids(rows))
+        with exactly(model) as inner, torch.no_grad():
+            return int(is_correct(inner(x_adv.float()), y).sum())
 
     def _drawn(self) -> NDArray[np.int64]:
         draw = np.random.default_rng(derive(self.seed, "validation", "images"))

@@ -8,7 +8,7 @@ from diascope.audit.results import Finding, Results
 
 @CHECKS.register("accuracy")
 def accuracy(results: Results) -> list[Finding]:
-    """Find models whose accuracy does not exceed the majority class's share."""
+    """Find models whose accuracy and balanced accuracy exceed neither majority share nor chance."""
     share = results.data["majority"]
     return [
         Finding(
@@ -24,5 +24,5 @@ def accuracy(results: Results) -> list[Finding]:
         )
         for model in results.models
         for value, low, high in [model.scores["accuracy"]]
-        if not low > share
+        if low <= share and model.scores["balanced_accuracy"][1] <= results.data["chance"]
     ]

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import math
+
 from diascope.audit.checks import CHECKS
 from diascope.audit.results import Finding, Results
+
+HIDDEN = 1 / 255  # a root-mean-square change of one grey level, which nobody sees
+FAINT = 4 / 255  # of four, which is hard to see in a photograph
 
 
 @CHECKS.register("fragility")
 def fragility(results: Results) -> list[Finding]:
-    """Find models that fall below chance within the grid of epsilons."""
+    """Find models that fall below chance under a change too small to see."""
     chance, found = results.data["chance"], []
     for model in results.models:
         below = [
             (eps, bounds)
             for eps, bounds in zip(results.epsilons, model.curve, strict=True)
-            if eps > 0 and bounds[2] < chance
+            if eps > 0 and bounds[2] < chance and _change(results, eps) <= FAINT
         ]
         if not below:
             continue
         eps, (value, low, high) = below[0]
+        change = _change(results, eps)
         found.append(
             Finding(
                 check="fragility",
-                severity="high" if eps <= _middle(results.epsilons) else "medium",
+                severity="high" if change <= HIDDEN else "medium",
                 title=f"{model.name} falls below chance at {results.norm} eps {eps:.3g}",
                 evidence=(
                     f"accuracy {value:.3f} [{low:.3f}, {high:.3f}] under attack, chance "
-                    f"{chance:.3f}, clean {model.scores['accuracy'][0]:.3f}"
+                    f"{chance:.3f}, clean {model.scores['accuracy'][0]:.3f}; a change of "
+                    f"{change * 255:.1f} grey levels in the root mean square"
                 ),
                 meaning=(
-                    "A change of this size, chosen by someone who knows the model, turns its "
-                    "answers. It rests on features that people do not see."
+                    "A change that nobody sees, or hardly, chosen by someone who knows the model, "
+                    "turns its answers. It rests on features that people do not use."
                 ),
                 remedy="Train adversarially at an epsilon near this one, and audit it again.",
             )
@@ -38,5 +45,8 @@ def fragility(results: Results) -> list[Finding]:
     return found
 
 
-def _middle(epsilons: list[float]) -> float:
-    return sorted(epsilons)[len(epsilons) // 2]
+def _change(results: Results, eps: float) -> float:
+    """Return the root-mean-square change of a pixel's channel that `eps` allows, in [0, 1]."""
+    if results.norm == "linf":
+        return eps
+    return eps / math.sqrt(3 * results.data["size"] ** 2)

@@ -92,7 +92,8 @@ def phantom_dataset(settings: PhantomSettings | None = None, **options: Any) -> 
         "source": [f"hospital-{h}" for h in letters],
         "mask": paths,
     }
-    return Dataset.of("phantom", columns, CLASSES, PhantomReader(settings))
+    name = "phantom" if settings.seed == 0 else f"phantom-seed{settings.seed}"  # other patients
+    return Dataset.of(name, columns, CLASSES, PhantomReader(settings))
 
 
 def image_path(hospital: str, number: int) -> str:
