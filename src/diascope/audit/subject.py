@@ -84,8 +84,11 @@ def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> Unseen:
                 f"{subject.name}: was trained on {dataset.name}, and its {SPLIT} is not beside it: "
                 "audit the run folder, or copy the file there"
             )
-        tested, trained = (_known(table, subject.split, test) for test in (True, False))
-        seen |= trained
+        train, test = (subject.split[(subject.split.split == "test") == t] for t in (False, True))
+        seen |= _known(table.path, train.path) | _known(table.group, train.group)
+        tested = _known(table.path, test.path)
+        if not tested.any():  # another layout of the same dataset: its lesions have kept their ids
+            tested = _known(table.group, test.group)
         allowed &= tested if tested.any() else True
     allowed &= ~seen
     if not allowed.any():
@@ -98,11 +101,9 @@ def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> Unseen:
     return Unseen(allowed, left_out)
 
 
-def _known(table: pd.DataFrame, split: pd.DataFrame, test: bool) -> NDArray[np.bool_]:
-    """Return which images stand in the test part of a split, or in the rest, by path or group."""
-    part = split[(split.split == "test") == test]
-    groups = set(part.group) - {""}
-    return (table.path.isin(part.path) | table.group.isin(groups)).to_numpy()
+def _known(column: pd.Series[str], names: pd.Series[str]) -> NDArray[np.bool_]:
+    """Return which entries of a column (N,) are among some names; nothing is among nothing."""
+    return column.isin(set(names) - {""}).to_numpy()
 
 
 def _name(path: Path) -> str:
