@@ -160,7 +160,7 @@ def references(results: Results) -> list[tuple[float, str]]:
     chance, majority = results.data.get("chance"), results.data.get("majority")
     told = [(majority, "commonest class"), (chance, "chance")]
     if n.defined(chance) and n.defined(majority) and abs(chance - majority) < 0.012:
-        told = [(chance, "chance, commonest class")]
+        told = [(chance, "chance, commonest")]
     return [(v, f"{words} {n.number(v, 2)}") for v, words in told if n.defined(v)]
 
 
