@@ -1,0 +1,102 @@
+"""Every check has results that it finds fault with, and results that it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from diascope.audit.checks import CHECKS, ORDER, run_checks
+from diascope.audit.results import Localisation, ModelResult, Results
+
+SURE = (0.9, 0.88, 0.92)
+LOCAL = Localisation((0.6,) * 3, (0.2,) * 3, (0.5,) * 3, (0.4, 0.3, 0.5), (0.1, 0.05, 0.15))
+
+
+def results(**changes) -> Results:
+    values = {
+        "name": "m",
+        "architecture": "resnet18",
+        "parameters": 1,
+        "objective": {},
+        "scores": {"accuracy": SURE, "balanced_accuracy": SURE, "auroc": SURE},
+        "recall": {},
+        "curve": [SURE, SURE, SURE],
+        "median_epsilon": 1.0,
+        "localisation": {"average_precision": LOCAL},
+        "localisation_correct": {},
+    }
+    model = ModelResult(**{**values, **changes})
+    return Results(
+        title="t",
+        version="0",
+        created="",
+        command="",
+        seed=0,
+        hardware={},
+        seconds=0.0,
+        data={"majority": 0.6, "chance": 1 / 3, "size": 64},
+        norm="linf",
+        attack={},
+        explainer={},
+        epsilons=[0.0, 0.5 / 255, 3 / 255],
+        models=[model],
+        comparisons=[],
+        findings=[],
+        tables={},
+        cases_rule="",
+    )
+
+
+LOW = (0.1, 0.05, 0.15)
+NAN = (float("nan"),) * 3
+FAULTS = {
+    "accuracy": (
+        {"scores": {"accuracy": (0.6, 0.55, 0.65), "balanced_accuracy": (0.34, 0.3, 0.4)}},
+        "high",
+    ),
+    "fragility": ({"curve": [SURE, LOW, LOW]}, "high"),
+    "centre": (
+        {"localisation": {"average_precision": replace(LOCAL, above_centre=(-0.1, -0.2, -0.05))}},
+        "low",
+    ),
+}
+
+
+def test_every_check_is_tested():
+    assert set(FAULTS) == set(CHECKS)
+
+
+@pytest.mark.parametrize("name", CHECKS.names())
+def test_finds_the_fault_and_nothing_else(name):
+    changes, severity = FAULTS[name]
+    (finding,) = CHECKS[name](results(**changes))
+    assert finding.check == name
+    assert finding.severity == severity
+    assert "m" in finding.title
+    assert all((finding.evidence, finding.meaning, finding.remedy))
+    assert CHECKS[name](results()) == []
+
+
+def test_a_skilled_model_on_unbalanced_data_is_no_fault():
+    scores = {"accuracy": (0.6, 0.55, 0.65), "balanced_accuracy": (0.75, 0.7, 0.8)}
+    assert CHECKS["accuracy"](results(scores=scores)) == []
+
+
+def test_what_is_undefined_is_no_fault():
+    scores = {"accuracy": NAN, "balanced_accuracy": NAN}
+    undefined = results(scores=scores, curve=[NAN] * 3, localisation={})
+    assert run_checks(undefined) == []
+
+
+def test_fragility_is_judged_by_what_can_be_seen():
+    assert CHECKS["fragility"](results(curve=[SURE, SURE, LOW]))[0].severity == "medium"
+    seen = replace(results(curve=[SURE, SURE, LOW]), epsilons=[0.0, 0.01, 0.1])
+    assert CHECKS["fragility"](seen) == []
+
+
+def test_the_gravest_comes_first():
+    faults = {key: value for changes, _ in FAULTS.values() for key, value in changes.items()}
+    severities = [finding.severity for finding in run_checks(results(**faults))]
+    assert severities == sorted(severities, key=ORDER.index)
+    assert severities[0] == "high"
