@@ -13,8 +13,8 @@ Precision = Literal["32-true", "bf16-mixed"]
 def gains_from_bf16(device: torch.device) -> bool:
     """Tell whether bfloat16 convolutions have units of their own on `device`.
 
-    On a CPU that is AMX: without it bfloat16 is emulated, and slower than float32 (a third of
-    its speed on an Ice Lake Xeon). On a GPU, tensor cores of compute capability 8.0 or above.
+    On a CPU that is AMX: without it bfloat16 is emulated, and slower than
+    float32. On a GPU, tensor cores of compute capability 8.0 or above.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
