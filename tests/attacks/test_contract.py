@@ -14,7 +14,7 @@ from diascope.errors import UserError
 from diascope.models.heads import cross_entropy
 from diascope.registry import to_settings
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 MEMBERS = [(name, norm) for name in attacks.names() for norm in NORMS]
 
 

@@ -3,11 +3,13 @@
 from diascope.attacks.base import Attack, at_eps, attacks
 from diascope.attacks.curve import RobustnessCurve, robustness_curve
 from diascope.attacks.fgsm import FGSM
+from diascope.attacks.mifgsm import MIFGSM
 from diascope.attacks.pgd import PGD
 from diascope.attacks.threat import Threat, scale_eps
 
 __all__ = [
     "FGSM",
+    "MIFGSM",
     "PGD",
     "Attack",
     "RobustnessCurve",

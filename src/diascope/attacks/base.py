@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from diascope.attacks.threat import Norm, Threat
-from diascope.models.heads import cross_entropy
-from diascope.models.modes import evaluating
-from diascope.randomness import Noise
+from diascope.attacks.threat import Norm
+from diascope.models.frozen import FrozenModel
+from diascope.models.heads import is_correct, predictions
+from diascope.models.modes import exactly
 from diascope.registry import Registry
 
 attacks = Registry("attack", "diascope.attacks")
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @runtime_checkable
@@ -50,70 +54,68 @@ def at_eps(attack: A, eps: float | Tensor) -> A:
     return replace(attack, eps=eps)  # type: ignore[type-var]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GradientAttack:
-    """The template of the gradient attacks: start, then steps along the steepest direction.
+def logits_and_gradient(
+    net: nn.Module, x: Tensor, y: Tensor, loss: LossFunction
+) -> tuple[Tensor, Tensor]:
+    """Return the logits (B, K) and the gradient of the summed `loss` to the images (B, C, H, W).
 
-    Members say how many steps, how long, and where they start. The model is attacked in eval
-    mode with its flags given back; only the gradient to the input is computed; the loss is the
-    sum over the images, so that no image's result depends on its batch. A gradient that is not
-    finite moves nothing.
-
-    norm: "linf" or "l2". eps: in pixel units, a number or (B,). targeted: y holds the class
-    wanted instead of the true one.
+    One forward and one backward pass, to the input alone. The gradient is zero where it is not
+    finite, and where the model has none.
     """
-
-    norm: Norm = "linf"
-    eps: float | Tensor = 8 / 255
-    targeted: bool = False
-
-    def __post_init__(self) -> None:
-        Threat(self.norm, self.eps)
-
-    @property
-    def threat(self) -> Threat:
-        """The ball in which the attack stays."""
-        return Threat(self.norm, self.eps)
-
-    def _steps(self) -> int:
-        raise NotImplementedError
-
-    def _step_size(self) -> float | Tensor:
-        raise NotImplementedError
-
-    def _start(self, threat: Threat, x: Tensor, noise: Noise) -> Tensor:
-        return x
-
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-        ids: Tensor | None = None,
-    ) -> Tensor:
-        """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`."""
-        check_images(x)
-        x = x.detach()
-        threat = self.threat
-        size = torch.as_tensor(self._step_size(), dtype=x.dtype, device=x.device)
-        size = size.reshape(-1, 1, 1, 1) * (-1.0 if self.targeted else 1.0)
-        x_adv = self._start(threat, x, Noise.of(x, generator, ids))
-        with evaluating(model) as inner:
-            for _ in range(self._steps()):
-                gradient = input_gradient(inner, x_adv, y)
-                x_adv = threat.project(x_adv + size * threat.steepest(gradient), x)
-        return x_adv
-
-
-def input_gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of the summed cross-entropy to the input, zero where not finite."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
-        loss = cross_entropy(model(x), y).sum()
-        (gradient,) = torch.autograd.grad(loss, x)
-    return gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        logits = net(x)
+        if not logits.requires_grad:
+            return logits, torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x)
+    return logits.detach(), gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def is_broken(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
+    """Return whether the attack has what it wants, (B,) bool.
+
+    Untargeted: the image is misclassified (logits that are not finite count as such). Targeted:
+    it is classified as `y`.
+    """
+    if not targeted:
+        return ~is_correct(logits, y)
+    found = predictions(logits, multilabel=y.ndim == 2)
+    same = found == y.long()
+    return (same if same.ndim == 1 else same.all(1)) & logits.isfinite().all(1)
+
+
+@torch.no_grad()
+def verdict(
+    model: nn.Module, x: Tensor, y: Tensor, *, targeted: bool = False, batch_size: int = 64
+) -> Tensor:
+    """Return whether each image is broken, asked of the original model in float32, (B,) bool.
+
+    A frozen model's original is asked; float64 images are asked in float64.
+    """
+    parts = []
+    with exactly(model) as inner:
+        for xs, ys in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
+            if xs.ndim == 4:
+                xs = xs.contiguous(memory_format=torch.channels_last)
+            logits = inner(xs if xs.dtype == torch.float64 else xs.float())
+            parts.append(is_broken(logits, ys, targeted=targeted))
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool, device=x.device)
+
+
+class NotFiniteWarning(UserWarning):
+    """The model returned logits that are not finite."""
+
+
+def warn_if_not_finite(net: FrozenModel | nn.Module, finite: Tensor) -> None:
+    """Warn once a call of images (B,) whose logits were not finite on the way."""
+    count = int((~finite).sum())
+    if count:
+        warnings.warn(
+            f"the model returned logits that are not finite for {count} of {len(finite)} images; "
+            "their gradients moved nothing, and they count as misclassified",
+            NotFiniteWarning,
+            stacklevel=3,
+        )
 
 
 def check_images(x: Tensor) -> None:

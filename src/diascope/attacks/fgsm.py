@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diascope.attacks.base import GradientAttack, attacks
+from diascope.attacks.base import attacks
+from diascope.attacks.gradient import GradientAttack
 
 
 @attacks.register("fgsm")
@@ -14,8 +15,8 @@ from diascope.attacks.base import GradientAttack, attacks
 class FGSM(GradientAttack):
     """One step of length eps from the image itself (Goodfellow et al. 2015, section 4).
 
-    x_adv = x + eps * sign(grad_x CE(f(x), y)) for "linf"; for "l2" along the gradient's own
-    direction. One forward and one backward pass.
+    x_adv = x + eps * sign(grad_x CE(f(x), y)) for "linf"; for "l2" and "l1" along the steepest
+    direction of that norm. One forward and one backward pass; `restarts` change nothing.
     """
 
     def _steps(self) -> int:

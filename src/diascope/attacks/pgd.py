@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diascope.attacks.base import GradientAttack, attacks
+from diascope.attacks.base import attacks
+from diascope.attacks.gradient import GradientAttack
 from diascope.attacks.threat import Threat
 from diascope.randomness import Noise
 
@@ -18,10 +19,11 @@ class PGD(GradientAttack):
 
     steps: number of gradient steps. step_size: length of each in pixel units, or None for
     `rel_step_size` * eps; with both None it is 2.5 * eps / steps (Madry's rule), which follows
-    an eps that changes. random_start: begin at a uniform point of the ball, else at the image.
+    an eps that changes. random_start: begin at a uniform point of the ball, else at the image
+    (and then only the first of the restarts; the others are random).
     The ball is that of the original image, so the budget is eps however many the steps.
     P1 trains with norm="l2", steps=7, rel_step_size=0.2. Costs `steps` forward and backward
-    passes.
+    passes a restart, and two forward passes a restart if there are several.
     """
 
     steps: int = 10
@@ -46,5 +48,7 @@ class PGD(GradientAttack):
             return self.rel_step_size * self.eps
         return 2.5 * self.eps / self.steps
 
-    def _start(self, threat: Threat, x: Tensor, noise: Noise) -> Tensor:
-        return threat.random_start(x, noise) if self.random_start else x
+    def _start(self, threat: Threat, x: Tensor, noise: Noise, restart: int) -> Tensor:
+        if self.random_start or restart > 0:
+            return threat.random_start(x, noise, restart)
+        return x

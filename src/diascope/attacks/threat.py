@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,15 +11,17 @@ from torch import Tensor
 
 from diascope.randomness import Noise
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
+NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+SPARSITY = 0.01  # the share of coordinates that a step in L1 moves (Tramer and Boneh 2019: 1%)
 
 
 @dataclass(frozen=True)
 class Threat:
     """Perturbations of norm at most `eps` that keep the pixels within `bounds`.
 
-    `norm` is "linf" or "l2"; `eps`, in pixel units ([0, 1] images), is a number or a tensor (B,)
-    with one epsilon an image.
+    `norm` is "linf", "l2" or "l1"; `eps`, in pixel units ([0, 1] images), is a number or a
+    tensor (B,) with one epsilon an image.
     """
 
     norm: Norm
@@ -27,59 +29,102 @@ class Threat:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm='{self.norm}': one of linf, l2")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm='{self.norm}': one of {', '.join(NORMS)}")
         if isinstance(self.eps, Tensor):
             if bool((self.eps < 0).any()) or not bool(self.eps.isfinite().all()):
                 raise ValueError("every eps must be finite and at least 0")
         elif not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"eps={self.eps}: must be finite and at least 0")
 
+    def take(self, rows: Tensor) -> Threat:
+        """Return the threat of some of the images: where eps is one an image, theirs."""
+        if isinstance(self.eps, Tensor) and self.eps.numel() > 1:
+            return replace(self, eps=self.eps.to(rows.device)[rows])
+        return self
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return the point of the ball around `x` within the bounds that `x_adv` is sent to.
 
         Both are (B, C, H, W). L-inf: the nearest point. L2: scaled back to the sphere, then
-        clipped to the bounds, which never leaves the ball since `x` is within them.
+        clipped to the bounds, which never leaves the ball since `x` is within them. L1: the
+        nearest point of ball and bounds together (Croce and Hein 2021, proposition 2.3).
         """
         delta = x_adv - x
         if self.norm == "linf":
             eps = self._eps(x)
             delta = torch.minimum(torch.maximum(delta, -eps), eps)
-        else:
+        elif self.norm == "l2":
             length = _l2(delta)
             delta = delta * (self._eps(x) / length.clamp_min(1e-30)).clamp_max(1.0)
+        else:
+            room = torch.where(delta > 0, self.bounds[1] - x, x - self.bounds[0])
+            delta = delta.sign() * _onto_l1(delta.abs(), room.clamp_min(0), self._eps(x))
         return (x + delta).clamp(*self.bounds)
 
     def random_start(self, x: Tensor, noise: Noise, stream: int = 0) -> Tensor:
         """Return a point drawn uniformly from the ball around each image, clipped to the bounds.
 
         L-inf: uniform in the cube (Madry et al. 2018). L2: a Gaussian direction with radius
-        eps * u^(1/d), u uniform.
+        eps * u^(1/d), u uniform. L1: a Laplacian direction, likewise.
         """
         shape, eps = x.shape[1:], self._eps(x)
         if self.norm == "linf":
             delta = (noise.uniform(shape, stream).to(x.dtype) * 2 - 1) * eps
         else:
-            direction = noise.normal(shape, stream).to(x.dtype)
             u = noise.uniform((1, 1, 1), stream + 500_009).to(x.dtype)
             radius = eps * u ** (1.0 / math.prod(shape))
-            delta = direction * (radius / _l2(direction))
+            if self.norm == "l2":
+                direction = noise.normal(shape, stream).to(x.dtype)
+            else:
+                side = noise.uniform(shape, stream).to(x.dtype) * 2 - 1
+                direction = side.sign() * torch.log1p(-side.abs())
+            delta = direction * (radius / self._length(direction))
         return self.project(x + delta, x)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
+    def steepest(self, gradient: Tensor, x_adv: Tensor | None = None) -> Tensor:
         """Return the direction of unit norm along which a linear loss rises fastest.
 
-        L-inf: the sign. L2: the gradient over its length; a zero gradient stays zero.
+        L-inf: the sign. L2: the gradient over its length; a zero gradient stays zero. L1: the
+        signs of the steepest hundredth of the coordinates (one alone, the steepest, would need
+        thousands of steps), of those that are not at a bound already, if `x_adv` is given.
         """
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / _l2(gradient).clamp_min(1e-30)
+        if self.norm == "l2":
+            return gradient / _l2(gradient).clamp_min(1e-30)
+        if x_adv is not None:
+            stuck = (x_adv <= self.bounds[0]) & (gradient < 0)
+            stuck |= (x_adv >= self.bounds[1]) & (gradient > 0)
+            gradient = gradient.masked_fill(stuck, 0)
+        size = gradient.abs().flatten(1)
+        least = size.topk(max(1, round(SPARSITY * size.shape[1])), dim=1).values[:, -1]
+        chosen = (gradient.abs() >= least.view(-1, 1, 1, 1)) * gradient.sign()
+        return chosen / self._length(chosen).clamp_min(1)
 
     def size(self, delta: Tensor) -> Tensor:
         """Return the norm of each perturbation, (B, C, H, W) -> (B,)."""
-        if self.norm == "linf":
-            return delta.abs().flatten(1).amax(1)
-        return _l2(delta).flatten()
+        return self._length(delta).flatten()
+
+    def round(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return `x_adv` at 8 bits a channel, rounded towards `x`, which must be so already.
+
+        Rounding towards the original never leaves the ball. A change below one grey level (1/255)
+        vanishes: no eps under it exists in 8 bits for L-inf.
+        """
+        grey = x * 255
+        if bool(((grey - grey.round()).abs() > 1e-2).any()):
+            raise ValueError("the original images are not at 8 bits; round them before the attack")
+        change = ((x_adv - x) * 255).double()
+        whole = torch.where((change - change.round()).abs() < 1e-3, change.round(), change.trunc())
+        return ((grey.round() + whole.to(x.dtype)) / 255).clamp(*self.bounds)
+
+    def _length(self, delta: Tensor) -> Tensor:
+        """Return the norm of each perturbation, (B, 1, 1, 1)."""
+        if self.norm == "l2":
+            return _l2(delta)
+        flat = delta.abs().flatten(1)
+        return (flat.amax(1) if self.norm == "linf" else flat.sum(1)).view(-1, 1, 1, 1)
 
     def _eps(self, x: Tensor) -> Tensor:
         return torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
@@ -102,3 +147,31 @@ def _l2(delta: Tensor) -> Tensor:
     """Return the Euclidean length of each image's perturbation, shape (B, 1, 1, 1)."""
     length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return length.view(-1, 1, 1, 1)
+
+
+def _onto_l1(size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
+    """Return sizes in [0, room] nearest to `size` whose sum is at most `eps`, all (B, C, H, W).
+
+    They are min(max(size - cut, 0), room) for the least cut >= 0 that fits: bisection brackets it,
+    and the piece of the sum, linear in the cut, on which it lies gives it exactly.
+    """
+    low = torch.zeros_like(eps.expand(len(size), 1, 1, 1))
+    high = size.flatten(1).amax(1).view(-1, 1, 1, 1)
+    for _ in range(30):
+        cut = (low + high) / 2
+        over = _cut(size, room, cut).flatten(1).sum(1).view(-1, 1, 1, 1) > eps
+        low, high = torch.where(over, cut, low), torch.where(over, high, cut)
+    full = size - high >= room
+    partly = (size > high) & ~full
+    count = partly.flatten(1).sum(1).view(-1, 1, 1, 1)
+    total = (size * partly + room * full).flatten(1).sum(1).view(-1, 1, 1, 1)
+    exact = ((total - eps) / count.clamp_min(1)).clamp(low, high)
+    cut = torch.where(count > 0, exact, high)
+    fits = torch.minimum(size, room).flatten(1).sum(1).view(-1, 1, 1, 1) <= eps
+    found = _cut(size, room, torch.where(fits, 0, cut))
+    length = found.flatten(1).sum(1).view(-1, 1, 1, 1)
+    return found * (eps / length.clamp_min(1e-30)).clamp_max(1.0)  # what rounding left over
+
+
+def _cut(size: Tensor, room: Tensor, cut: Tensor) -> Tensor:
+    return torch.minimum((size - cut).clamp_min(0), room)

@@ -25,13 +25,13 @@ def cross_entropy(
     `weight` (K,) multiplies the loss of each class. Multi-label losses are summed over labels,
     so that an image's loss does not depend on how many other labels there are.
     """
-    logits = logits.float()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     if is_multilabel(logits, y):
-        target = y.float() * (1 - label_smoothing) + 0.5 * label_smoothing
+        target = y.to(logits.dtype) * (1 - label_smoothing) + 0.5 * label_smoothing
         losses = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
         return losses.sum(1)
     if logits.shape[1] == 1:
-        target = y.float() * (1 - label_smoothing) + 0.5 * label_smoothing
+        target = y.to(logits.dtype) * (1 - label_smoothing) + 0.5 * label_smoothing
         losses = F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
         return losses if weight is None else losses * weight[y.long()]
     return F.cross_entropy(

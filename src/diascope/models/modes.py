@@ -10,9 +10,9 @@ from torch import nn
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the user's module inside Fabric's and DDP's wrappers."""
+    """Return the user's module inside Fabric's and DDP's wrappers, and behind a frozen model."""
     while True:
-        inner = getattr(model, "_forward_module", None)
+        inner = getattr(model, "_forward_module", None) or getattr(model, "_frozen_from", None)
         if inner is None and type(model).__name__ == "DistributedDataParallel":
             inner = model.module
         if not isinstance(inner, nn.Module):

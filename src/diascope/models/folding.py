@@ -1,0 +1,189 @@
+"""Which batch-norms can be folded into the convolution before them, and the folding."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+STEM_CHANNELS = 4  # a convolution over as many channels or fewer takes in the image itself
+_FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one look at a running model found: names of modules.
+
+    pairs: (convolution, batch-norm) where the one's output is all of the other's input.
+    stem: the convolution that takes in the image, or None.
+    """
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    stem: str | None = None
+
+    def fits(self, model: nn.Module) -> bool:
+        """Tell whether `model` still has these modules."""
+        modules = dict(model.named_modules())
+        return all(
+            isinstance(modules.get(conv), nn.Conv2d) and type(modules.get(norm)) in _FOLDED
+            for conv, norm in self.pairs
+        ) and (self.stem is None or isinstance(modules.get(self.stem), nn.Conv2d))
+
+
+def shallow_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules that shares their parameters and buffers."""
+    return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+
+
+@torch.no_grad()
+def folding_plan(model: nn.Module, sample: Tensor) -> Plan:
+    """Run `model`, in eval mode, on `sample` (1, C, H, W) and return what can be folded.
+
+    A batch-norm is paired with the convolution whose output it takes in, if both run once and no
+    other module reads that output. What a model does with it outside of its modules cannot be
+    seen: so the folded model must give the same logits, or nothing is folded.
+    """
+    watch = _Watch(model)
+    with torch.autocast(sample.device.type, enabled=False):
+        before = watch.run(sample)
+        plan = watch.plan()
+        if not plan.pairs:
+            return plan
+        trial = shallow_copy(model)
+        fold(trial, plan)
+        after = trial(sample)
+    scale = before.abs().amax().clamp_min(1e-6)
+    same = bool(((after - before).abs() <= 1e-3 * scale).all())
+    return plan if same else Plan((), plan.stem)
+
+
+def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
+    """Fold the batch-norms of `plan` into `model`, in place but for its tensors.
+
+    split_stem: let the first convolution take in the image as two bfloat16 terms, x = high + low,
+    so that perturbations below the spacing of bfloat16 pixels still act.
+    """
+    modules = dict(model.named_modules())
+    for conv_name, norm_name in plan.pairs:
+        conv, norm = modules[conv_name], modules[norm_name]
+        _absorb(conv, norm)
+        _replace(model, norm_name, _rest(norm))
+    if split_stem and plan.stem is not None:
+        _replace(model, plan.stem, SplitConv2d(modules[plan.stem]))
+
+
+class SplitConv2d(nn.Module):
+    """A convolution of float32 images in bfloat16 arithmetic, near float32 in its input.
+
+    A convolution is linear, so the image goes in as two bfloat16 terms of 8 bits each, against
+    the same weights twice; the sum is taken in float32 inside the kernel.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if conv.groups != 1 or conv.padding_mode != "zeros":
+            raise ValueError("only plain convolutions can be split")
+        self.conv = copy.copy(conv)
+        self.conv._parameters = dict(conv._parameters)
+        weight = torch.cat([conv.weight, conv.weight], 1).detach()
+        self.conv._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
+        self.conv.in_channels = 2 * conv.in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of images (B, C, H, W)."""
+        high = x.bfloat16()
+        low = (x.detach() - high.detach().float()).bfloat16()  # the gradient goes through `high`
+        return self.conv(torch.cat([high, low], 1))  # type: ignore[no-any-return]
+
+
+def _absorb(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Give `conv` the weights of conv, then norm: w' = s w, b' = s (b - mean) + beta."""
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
+    scale = (var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.detach()
+    bias = -mean if conv.bias is None else conv.bias.detach() - mean
+    bias = bias * scale if norm.bias is None else bias * scale + norm.bias.detach()
+    weight = conv.weight.detach() * scale.view(-1, 1, 1, 1)
+    conv._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
+    conv._parameters["bias"] = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """Return what a batch-norm does beside its normalisation."""
+    if isinstance(norm, BatchNormAct2d):
+        return nn.Sequential(norm.drop, norm.act)
+    return nn.Identity()
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    model.get_submodule(parent)._modules[child] = module
+
+
+class _Watch:
+    """Which module read and wrote which tensor in one run."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.runs: dict[str, int] = defaultdict(int)
+        self.readers: dict[int, list[str]] = defaultdict(list)
+        self.wrote: dict[str, Tensor] = {}
+        self.read: dict[str, Tensor] = {}
+
+    def run(self, sample: Tensor) -> Tensor:
+        """Run the model on `sample` under watch, and return its logits."""
+        handles = [m.register_forward_hook(self._saw(n)) for n, m in self.model.named_modules()]
+        try:
+            return self.model(sample)  # type: ignore[no-any-return]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _saw(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            self.runs[name] += 1
+            if inputs and isinstance(inputs[0], Tensor):
+                self.read[name] = inputs[0]  # kept, so that no id is used twice
+                self.readers[id(inputs[0])].append(name)
+            if isinstance(output, Tensor):
+                self.wrote[name] = output
+
+        return hook
+
+    def plan(self) -> Plan:
+        """Return what the run showed."""
+        modules = dict(self.model.named_modules())
+        convs = [n for n in self.runs if isinstance(modules[n], nn.Conv2d) and n in self.wrote]
+        by_output = {id(self.wrote[n]): n for n in convs if self.runs[n] == 1}
+        pairs = []
+        for name, tensor in self.read.items():
+            conv = by_output.get(id(tensor))
+            if conv is None or self.runs[name] != 1 or not _foldable(modules[name]):
+                continue
+            if all(name == r or name.startswith(f"{r}.") for r in self.readers[id(tensor)]):
+                pairs.append((conv, name))
+        stems = [n for n in convs if _is_stem(modules[n], self.read[n], self.runs[n])]
+        return Plan(tuple(pairs), stems[0] if stems else None)
+
+
+def _foldable(module: nn.Module) -> bool:
+    return type(module) in _FOLDED and getattr(module, "running_var", None) is not None
+
+
+def _is_stem(module: nn.Module, image: Tensor, runs: int) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.in_channels <= STEM_CHANNELS
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and image.dtype == torch.float32
+        and runs == 1
+    )

@@ -1,0 +1,147 @@
+"""The frozen model under attack: the same function of the image, computed faster.
+
+While a model is attacked, ranked or explained its weights stand still, so that batch-norm can be
+folded into the convolution before it, the weights laid out as the kernels like them, and the
+gradient be computed in bfloat16 where the hardware gains from it. Gradients may be rough; whether
+an image is misclassified is always asked of `original` (see `diascope.models.modes.exactly`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from diascope.hardware import gains_from_bf16
+from diascope.models.folding import Plan, fold, folding_plan, shallow_copy
+from diascope.models.modes import unwrapped
+
+Arithmetic = Literal["auto", "float32", "bf16"]
+
+_PLANS: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
+
+
+class FrozenModel(nn.Module):
+    """A model made ready for many gradients to its input; see `frozen`.
+
+    original: the model it stands for, untouched. precision: "float32" or "bf16". Called with
+    images (B, C, H, W) in [0, 1] it returns the logits (B, K), at least in float32.
+    """
+
+    def __init__(
+        self, original: nn.Module, body: Callable[[Tensor], Tensor], precision: Arithmetic
+    ) -> None:
+        super().__init__()
+        # past nn.Module's own bookkeeping: its modules and parameters are not this one's
+        self.__dict__.update(_frozen_from=original, _body=body, precision=precision)
+        self.eval()
+
+    @property
+    def original(self) -> nn.Module:
+        """The model itself."""
+        return self.__dict__["_frozen_from"]  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K)."""
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        low = self.__dict__["precision"] == "bf16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+            logits: Tensor = self.__dict__["_body"](x)
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@contextmanager
+def frozen(
+    model: nn.Module,
+    sample: Tensor,
+    *,
+    precision: Arithmetic = "auto",
+    compile: bool = False,
+) -> Iterator[FrozenModel]:
+    """Give the fast forward of `model` in eval mode, for as long as its weights stand still.
+
+    sample: one or more of the images (B, C, H, W) to come, for a look at how the model runs.
+    precision: "bf16" or "float32" for the gradients; "auto" takes bf16 where the hardware gains
+    from it (a float64 model stays in float64). compile: run through `torch.compile`, with CUDA
+    graphs on a GPU; it takes minutes to warm up. On NVIDIA GPUs TF32 and cuDNN's search for the
+    fastest kernel are on inside, and given back after.
+
+    The model itself is not touched: what is run is a copy of its structure that shares every
+    tensor it does not change. A model that cannot be copied is run as it is, in eval mode, its
+    flags restored. Changing the weights inside the context is not seen by the copy. Already
+    frozen models are given back as they are.
+    """
+    if isinstance(model, FrozenModel):
+        yield model
+        return
+    inner = unwrapped(model)
+    chosen = _precision(inner, sample, precision)
+    with _fast_kernels(sample.device), _prepared(inner, sample, chosen) as body:
+        runner: Callable[[Tensor], Tensor] = body
+        if compile:
+            mode = "reduce-overhead" if sample.device.type == "cuda" else "default"
+            runner = torch.compile(body, mode=mode)
+        yield FrozenModel(inner, runner, chosen)
+
+
+def _precision(model: nn.Module, sample: Tensor, asked: Arithmetic) -> Arithmetic:
+    double = any(p.dtype == torch.float64 for p in model.parameters())
+    if asked != "auto":
+        return asked
+    return "bf16" if not double and gains_from_bf16(sample.device) else "float32"
+
+
+@contextmanager
+def _prepared(model: nn.Module, sample: Tensor, precision: Arithmetic) -> Iterator[nn.Module]:
+    """Give a copy of the model made ready, or the model itself in eval mode if it has none."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        body = shallow_copy(model)
+    except Exception:  # the user's own module may refuse in any way
+        body = model
+    try:
+        body.eval()
+        if body is not model:
+            _make_ready(model, body, sample, precision)
+        yield body
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _make_ready(model: nn.Module, body: nn.Module, sample: Tensor, precision: Arithmetic) -> None:
+    plan = _PLANS.get(model)
+    if plan is None or not plan.fits(body):
+        plan = _PLANS[model] = folding_plan(body, sample[:1])
+    with torch.no_grad():
+        fold(body, plan, split_stem=precision == "bf16")
+        for module in body.modules():
+            weights_of = isinstance(module, nn.Conv2d | nn.Linear)
+            for name, parameter in list(module._parameters.items()):
+                if parameter is None:
+                    continue
+                value = parameter.detach()
+                if weights_of and precision == "bf16" and value.dtype == torch.float32:
+                    value = value.bfloat16()
+                if value.ndim == 4:
+                    value = value.contiguous(memory_format=torch.channels_last)
+                module._parameters[name] = nn.Parameter(value, requires_grad=False)
+
+
+@contextmanager
+def _fast_kernels(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
