@@ -46,3 +46,14 @@ def small_net(
 def images(count: int, side: int = 16, channels: int = 3, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, channels, side, side, generator=generator)
+
+
+def balanced_net(classes: int = 3, seed: int = 0) -> nn.Sequential:
+    """A small net that predicts every class about equally often on `images`."""
+    net = small_net(classes, seed=seed)
+    with torch.no_grad():
+        logits = net(images(512, seed=99))
+        head = net[-1]
+        head.weight.div_(logits.std(0)[:, None])
+        head.bias.copy_((head.bias - logits.mean(0)) / logits.std(0))
+    return net

@@ -45,13 +45,18 @@ class FrozenModel(nn.Module):
         """The model itself."""
         return self.__dict__["_frozen_from"]  # type: ignore[no-any-return]
 
+    @property
+    def body(self) -> Callable[[Tensor], Tensor]:
+        """What is run in its place."""
+        return self.__dict__["_body"]  # type: ignore[no-any-return]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K)."""
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         low = self.__dict__["precision"] == "bf16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-            logits: Tensor = self.__dict__["_body"](x)
+            logits = self.body(x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
 

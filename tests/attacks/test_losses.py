@@ -1,0 +1,142 @@
+"""The losses against their formulas, head by head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.nets import balanced_net, images, small_net
+
+from diascope.attacks import FGSM, MIFGSM, PGD
+from diascope.attacks.base import is_broken, verdict
+from diascope.attacks.losses import dlr, dlr_to, loss_of, margin, margin_to
+from diascope.models.heads import cross_entropy
+
+LOGITS = torch.tensor([[3.0, 1.0, -1.0, 0.5], [0.0, 2.0, 5.0, 1.0]], dtype=torch.float64)
+Y = torch.tensor([0, 1])
+
+
+def test_margin_and_ratio_by_hand():
+    torch.testing.assert_close(margin(LOGITS, Y), torch.tensor([-2.0, 3.0]).double())
+    torch.testing.assert_close(dlr(LOGITS, Y), torch.tensor([-2 / 2.5, 3 / 4]).double())
+    t = torch.tensor([3, 0])
+    torch.testing.assert_close(margin_to(LOGITS, Y, t), torch.tensor([-2.5, -2.0]).double())
+    found = dlr_to(LOGITS, Y, t)  # z1 - (z3 + z4) / 2: 3 + 0.25 and 5 - 0.5
+    torch.testing.assert_close(found, torch.tensor([-2.5 / 3.25, -2.0 / 4.5]).double())
+
+
+def test_the_ratio_neither_shifts_nor_scales():
+    torch.testing.assert_close(dlr(LOGITS * 7 + 3, Y), dlr(LOGITS, Y))
+
+
+def test_margin_serves_where_the_ratio_is_undefined():
+    two, y = LOGITS[:, :2], torch.tensor([1, 1])
+    torch.testing.assert_close(dlr(two, y), margin(two, y))
+    torch.testing.assert_close(dlr_to(LOGITS[:, :3], Y, 1 - Y), margin_to(LOGITS[:, :3], Y, 1 - Y))
+
+
+@pytest.mark.parametrize("head", ["one logit", "classes", "multi-label"])
+def test_margin_is_positive_where_the_image_is_misclassified(head):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(200, 1 if head == "one logit" else 4, generator=generator)
+    if head == "multi-label":
+        y = torch.randint(2, (200, 4), generator=generator).float()
+    else:
+        y = torch.randint(2 if head == "one logit" else 4, (200,), generator=generator)
+    assert torch.equal(margin(logits, y) > 0, is_broken(logits, y))
+    assert 10 < is_broken(logits, y).sum() < 199
+
+
+def test_one_logit_stands_for_two():
+    z = torch.tensor([[2.0], [-1.0]])
+    both, y = torch.cat([torch.zeros(2, 1), z], 1), torch.tensor([1, 1])
+    torch.testing.assert_close(margin(z, y), margin(both, y))
+    torch.testing.assert_close(cross_entropy(z, y), cross_entropy(both, y))
+
+
+def test_targeted_climbs_down_and_unknown_losses_are_refused():
+    torch.testing.assert_close(loss_of("margin", targeted=True)(LOGITS, Y), -margin(LOGITS, Y))
+    with pytest.raises(ValueError, match="ce, margin, dlr"):
+        PGD(loss="hinge")
+    assert is_broken(LOGITS, torch.tensor([0, 1]), targeted=True).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+def test_every_loss_breaks_what_can_be_broken(loss):
+    model, x = balanced_net(4, seed=2), images(32)
+    y = model(x).argmax(1)
+    x_adv = PGD(norm="l2", eps=2.0, steps=10, loss=loss)(model, x, y)
+    assert verdict(model, x_adv, y).float().mean() > 0.9
+
+
+def test_restarts_never_leave_more_standing():
+    model, x = balanced_net(seed=7), images(64)
+    y = model(x).argmax(1)
+    left = []
+    for restarts in (1, 4, 12):
+        attack = PGD(
+            norm="linf", eps=0.02, steps=1, rel_step_size=0.5, restarts=restarts, stop_early=True
+        )
+        x_adv = attack(model, x, y, generator=torch.Generator().manual_seed(0))
+        left.append(int((~verdict(model, x_adv, y)).sum()))
+    assert left[0] >= left[1] >= left[2]
+    assert 0 < left[0] < 64
+    assert left[2] < left[0]
+
+
+@pytest.mark.parametrize("member", [FGSM, PGD, MIFGSM])
+def test_stopping_early_keeps_what_was_broken_on_the_way(member):
+    """Without it the last point counts, with it any on the way: nothing is lost, work is saved."""
+    model, x = balanced_net(seed=6), images(48)
+    y = model(x).argmax(1)
+    seen = []
+    model[0].register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    results = {}
+    for early in (False, True):
+        seen.clear()
+        options = {} if member is FGSM else {"steps": 12}
+        attack = member(norm="linf", eps=0.2, stop_early=early, **options)
+        x_adv = attack(model, x, y, generator=torch.Generator().manual_seed(0))
+        results[early] = (verdict(model, x_adv, y), sum(seen))
+    assert (results[True][0] >= results[False][0]).all()
+    if member is not FGSM:
+        assert results[True][1] < 0.8 * results[False][1]
+
+
+def test_a_start_of_ones_own_is_one_more_run():
+    model, x = balanced_net(seed=6), images(16)
+    y = model(x).argmax(1)
+    attack = PGD(norm="linf", eps=0.05, steps=1, step_size=1e-6, random_start=False)
+    strong = PGD(norm="linf", eps=0.05, steps=20)(model, x, y)
+    plain = cross_entropy(model(attack(model, x, y)), y)
+    begun = cross_entropy(model(attack(model, x, y, start=strong)), y)
+    assert (begun > plain).all()
+    outside = attack(model, x, y, start=torch.ones_like(x))
+    assert (outside - x).abs().max() <= 0.05 + 1e-6
+
+
+def test_momentum_follows_its_recurrence():
+    """Two steps on a small net, computed by hand (Dong et al. 2018, equations 6 and 7)."""
+    model, x = small_net().double(), images(3).double()
+    y, eps, decay = torch.arange(3), 0.1, 0.7
+    point, memory = x, torch.zeros_like(x)
+    for _ in range(2):
+        leaf = point.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y).sum(), leaf)
+        memory = decay * memory + gradient / gradient.abs().sum((1, 2, 3), keepdim=True)
+        point = (x + (point + eps / 2 * memory.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+    found = MIFGSM(norm="linf", eps=eps, steps=2, decay=decay)(model, x, y)
+    torch.testing.assert_close(found, point)
+
+
+def test_what_bfloat16_found_is_confirmed_in_float32():
+    model, x = balanced_net(seed=6), images(64)
+    y = model(x).argmax(1)
+    eps = torch.full((64,), 0.03)
+    left = {}
+    for precision in ("float32", "bf16"):
+        attack = PGD(norm="linf", eps=eps, steps=10, stop_early=True, precision=precision)
+        x_adv = attack(model, x, y, generator=torch.Generator().manual_seed(0))
+        assert ((x_adv - x).abs().amax((1, 2, 3)) <= eps + 1e-6).all()
+        left[precision] = int((~verdict(model, x_adv, y)).sum())
+    assert 0 < left["float32"] < 64
+    assert left["bf16"] <= left["float32"] + 1
