@@ -15,6 +15,12 @@ def test_uniform_and_normal_have_their_distributions():
     noise = Noise(7, torch.arange(20))
     assert stats.kstest(noise.uniform((2000,)).flatten().numpy(), "uniform").pvalue > 1e-3
     assert stats.kstest(noise.normal((2000,)).flatten().numpy(), "norm").pvalue > 1e-3
+    for shape in ((3, 5, 5), (1,), (7,)):
+        assert noise.normal(shape).shape == (20, *shape)
+    halves = noise.normal((2000,)).view(20, 2, 1000)  # made in pairs, which share a radius
+    for transform in (lambda z: z, torch.abs, torch.square):
+        both = torch.stack([transform(halves[:, i]).flatten() for i in range(2)])
+        assert abs(torch.corrcoef(both)[0, 1]) < 5 / 20_000**0.5
     assert noise.uniform((2000,)).min() >= 0
     assert noise.uniform((2000,)).max() < 1
 
@@ -30,10 +36,10 @@ def test_images_streams_seeds_and_places_are_independent():
 
 
 def test_an_image_has_its_numbers_in_any_batch():
-    whole = Noise(3, IDS).normal((3, 4, 4))
-    alone = torch.cat([Noise(3, IDS[i : i + 1]).normal((3, 4, 4)) for i in range(len(IDS))])
+    whole = Noise(3, IDS).normal((3, 5, 5))
+    alone = torch.cat([Noise(3, IDS[i : i + 1]).normal((3, 5, 5)) for i in range(len(IDS))])
     assert torch.equal(whole, alone)
-    assert torch.equal(Noise(3, IDS).take(torch.tensor([4, 1])).normal((3, 4, 4)), whole[[4, 1]])
+    assert torch.equal(Noise(3, IDS).take(torch.tensor([4, 1])).normal((3, 5, 5)), whole[[4, 1]])
 
 
 def test_the_same_in_every_process():

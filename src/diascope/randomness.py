@@ -90,7 +90,14 @@ class Noise:
         return ((self.bits(shape, stream) >> 8) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
     def normal(self, shape: Sequence[int], stream: int = 0) -> Tensor:
-        """Return float32 standard normal values, shape (B, *shape) (Box and Muller 1958)."""
-        u = 1.0 - self.uniform(shape, 2 * stream + 1_000_003)  # (0, 1]
-        v = self.uniform(shape, 2 * stream + 1_000_004)
-        return torch.sqrt(-2.0 * torch.log(u)) * torch.cos(2 * math.pi * v)
+        """Return float32 standard normal values, shape (B, *shape) (Box and Muller 1958).
+
+        Each pair of uniform values makes two of them, half of the places apart.
+        """
+        count = math.prod(shape)
+        half = (count + 1) // 2
+        u = 1.0 - self.uniform((half,), 2 * stream + 1_000_003)  # (0, 1]
+        angle = self.uniform((half,), 2 * stream + 1_000_004).mul_(2 * math.pi)
+        radius = u.log_().mul_(-2.0).sqrt_()
+        pair = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
+        return pair[:, :count].reshape(len(self.ids), *shape)
