@@ -1,5 +1,6 @@
 """Adversarial attacks, one file a family: (model, x, y) -> x_adv; and the robustness curve."""
 
+from diascope.attacks.apgd import APGD
 from diascope.attacks.base import Attack, at_eps, attacks
 from diascope.attacks.curve import RobustnessCurve, robustness_curve
 from diascope.attacks.fgsm import FGSM
@@ -8,6 +9,7 @@ from diascope.attacks.pgd import PGD
 from diascope.attacks.threat import Threat, scale_eps
 
 __all__ = [
+    "APGD",
     "FGSM",
     "MIFGSM",
     "PGD",
