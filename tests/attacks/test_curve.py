@@ -1,11 +1,60 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 import torch
 from tests.nets import Linear, images, small_net
 from torch import nn
 
-from diascope.attacks import FGSM, PGD, robustness_curve
+from diascope.attacks import (
+    FGSM,
+    MIFGSM,
+    PGD,
+    Threat,
+    at_eps,
+    independent_accuracy,
+    robustness_curve,
+)
+from diascope.attacks.base import NotFiniteWarning, verdict
+from diascope.errors import UserError
+
+GRID = [0.02, 0.04, 0.06, 0.08, 0.1, 0.12]  # breaks most of both nets
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def standard():
+    return small_net(seed=5).double()
+
+
+def robust():
+    """A net that sees the image blurred: small changes reach it weakened."""
+    return nn.Sequential(nn.AvgPool2d(4, stride=1), small_net(seed=5)).double()
+
+
+def counted(model):
+    """Return a list to which every forward of the model, or of a copy of it, adds its images."""
+    seen = []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    return seen
+
+
+def independently_broken(model, x, y, attack, epsilons, seed=0):
+    """Whether attacking all images at each epsilon alone breaks them, (N, E)."""
+    broken = []
+    for eps in epsilons:
+        x_adv = at_eps(attack, eps)(model, x, y, generator=seeded(seed), ids=torch.arange(len(x)))
+        broken.append(verdict(model, x_adv, y, targeted=attack.targeted))
+    return torch.stack(broken, 1)
 
 
 def test_minimal_epsilon_of_a_linear_model_is_its_margin_over_the_dual_norm():
@@ -89,10 +138,12 @@ def test_a_model_that_returns_nan_is_never_correct():
         def forward(self, x):
             return x.flatten(1)[:, :3] * torch.nan
 
-    curve = robustness_curve(
-        Nan(), images(3), torch.zeros(3).long(), attack=FGSM(norm="linf"), epsilons=[0.1]
-    )
+    with pytest.warns(NotFiniteWarning, match="3 of 3 images"):
+        curve = robustness_curve(
+            Nan(), images(3), torch.zeros(3).long(), attack=FGSM(norm="linf"), epsilons=[0.1]
+        )
     assert curve.accuracy.tolist() == [0.0]
+    assert curve.not_finite.all()
 
 
 def test_tells_its_progress_and_refuses_nonsense():
@@ -107,3 +158,388 @@ def test_tells_its_progress_and_refuses_nonsense():
         robustness_curve(model, x, y, attack=FGSM(norm="linf"), epsilons=[])
     with pytest.raises(ValueError, match="epsilons"):
         robustness_curve(model, x, y, attack=FGSM(norm="linf"), epsilons=[-0.1])
+
+
+@pytest.mark.parametrize("build", [standard, robust])
+@pytest.mark.parametrize("warm", ["verdict", "climb", None])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(norm="linf", steps=3),
+        PGD(norm="linf", steps=3, restarts=2, loss="margin", stop_early=True),
+        MIFGSM(norm="linf", steps=4),
+    ],
+    ids=["pgd", "restarts", "mifgsm"],
+)
+def test_is_nowhere_weaker_than_attacking_all_images_at_that_epsilon_alone(build, warm, attack):
+    model, x = build(), images(24).double()
+    y = model(x).argmax(1)
+    y[0] = (y[0] + 1) % 3
+    alone = independently_broken(model, x, y, attack, GRID)
+    curve = robustness_curve(
+        model, x, y, attack=attack, epsilons=GRID, warm=warm, generator=seeded(), chunk=7
+    )
+    assert (~curve.correct | ~alone).all()
+    assert 0 < alone.double().mean() < 1
+    if warm is None:  # then only the nesting of the balls adds to it
+        torch.testing.assert_close(~curve.correct, alone.cummax(1).values)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_is_nowhere_weaker_in_other_norms(norm):
+    model, x = standard(), images(16).double()
+    y, attack = model(x).argmax(1), PGD(norm=norm, steps=3)
+    grid = [e * (17 if norm == "l2" else 150) for e in GRID]
+    alone = independently_broken(model, x, y, attack, grid)
+    curve = robustness_curve(model, x, y, attack=attack, epsilons=grid, generator=seeded())
+    assert (~curve.correct | ~alone).all()
+    assert alone.any()
+
+
+@pytest.mark.parametrize(("build", "share"), [(standard, 0.6), (robust, 0.9)])
+def test_needs_fewer_forwards_than_independent_runs(build, share):
+    model, x = build(), images(32).double()
+    y, attack, seen = model(x).argmax(1), PGD(norm="linf", steps=10), counted(model)
+    curve = robustness_curve(model, x, y, attack=attack, epsilons=GRID)
+    ours = sum(seen)
+    seen.clear()
+    for eps in GRID:
+        verdict(model, at_eps(attack, eps)(model, x, y), y)
+    assert curve.minimal_epsilon.unique().numel() > 2
+    assert ours < share * sum(seen)
+
+
+def test_the_stretched_point_saves_attacks():
+    model, x = standard(), images(32).double()
+    y, attack = model(x).argmax(1), PGD(norm="linf", steps=10)
+    counts, curves = {}, {}
+    for warm in ("verdict", None):
+        net = standard()
+        seen = counted(net)
+        curves[warm] = robustness_curve(
+            net, x, y, attack=attack, epsilons=GRID, warm=warm, generator=seeded()
+        )
+        counts[warm] = sum(seen)
+    assert counts["verdict"] < counts[None]
+    assert curves["verdict"].carried.sum() > 5
+    assert curves[None].carried.sum() == 0
+    assert (curves["verdict"].carried <= curves["verdict"].attacked).all()
+    assert (curves["verdict"].minimal_epsilon <= curves[None].minimal_epsilon).all()
+
+
+def test_a_start_is_asked_only_of_attacks_that_take_one():
+    @dataclass(frozen=True, kw_only=True)
+    class Still:
+        norm: str = "linf"
+        eps: float = 0.1
+
+        def __call__(self, model, x, y, *, generator=None, ids=None):
+            return x
+
+    x, y = images(3), torch.zeros(3).long()
+    with pytest.raises(ValueError, match="Still takes no start"):
+        robustness_curve(small_net(), x, y, attack=Still(), epsilons=[0.1], warm="climb")
+    with pytest.raises(ValueError, match="warm='hot'"):
+        robustness_curve(small_net(), x, y, attack=Still(), epsilons=[0.1], warm="hot")
+    curve = robustness_curve(small_net(), x, y, attack=Still(), epsilons=[0.1])
+    assert curve.accuracy == (small_net()(x).argmax(1) == y).double().mean()
+
+
+def test_refining_comes_nearer_to_the_margin_and_leaves_the_grid():
+    weight = torch.randn(2, 3, 4, 4, generator=seeded()).double() / 8
+    model, x = Linear(weight), images(30, side=4).double() * 0.2 + 0.4
+    y = model(x).argmax(1)
+    exact = (model(x)[:, 0] - model(x)[:, 1]).abs() / (weight[1] - weight[0]).abs().sum()
+    attack, grid = PGD(norm="linf", steps=4, random_start=False), [0.0, 0.05, 0.1, 0.2]
+    coarse, fine = (
+        robustness_curve(
+            model, x, y, attack=attack, epsilons=grid, refine=n, keep_x_adv=True, chunk=7
+        )
+        for n in (0, 9)
+    )
+    broken = coarse.minimal_epsilon.isfinite()
+    assert broken.sum() > 10
+    assert torch.equal(fine.accuracy, coarse.accuracy)
+    assert torch.equal(fine.correct, coarse.correct)
+    assert torch.equal(fine.minimal_epsilon.isfinite(), broken)
+    assert (fine.minimal_epsilon[broken] >= exact[broken] - 1e-9).all()
+    assert (fine.minimal_epsilon[broken] <= exact[broken] + 0.1 / 2**9 + 1e-9).all()
+    size = Threat("linf", 0.0).size(fine.x_adv - x)
+    assert (size[broken] <= fine.minimal_epsilon[broken] + 1e-12).all()
+    assert (model(fine.x_adv).argmax(1) != y)[broken].all()
+    assert torch.equal(fine.x_adv[~broken], x[~broken])
+    assert coarse.minimal_epsilon.unique().numel() < 5 < fine.minimal_epsilon.unique().numel()
+
+
+@pytest.mark.parametrize("refine", [0, 3])
+def test_chunks_change_nothing(refine):
+    model, x = standard(), images(20).double()
+    y = model(x).argmax(1)
+    curves = [
+        robustness_curve(
+            model,
+            x,
+            y,
+            attack=PGD(norm="linf", steps=3),
+            epsilons=GRID,
+            refine=refine,
+            keep_x_adv=True,
+            batch_size=batch,
+            chunk=chunk,
+            generator=seeded(),
+        )
+        for batch, chunk in ((20, 20), (3, 20), (4, 7), (20, 1))
+    ]
+    for other in curves[1:]:
+        torch.testing.assert_close(
+            other.minimal_epsilon, curves[0].minimal_epsilon, atol=1e-9, rtol=0
+        )
+        torch.testing.assert_close(other.x_adv, curves[0].x_adv, atol=1e-9, rtol=0)
+        assert torch.equal(other.attacked, curves[0].attacked)
+        assert torch.equal(other.carried, curves[0].carried)
+    with pytest.raises(ValueError, match="chunk=-1"):
+        robustness_curve(model, x, y, attack=FGSM(), epsilons=[0.1], chunk=-1)
+
+
+def test_no_images_make_an_empty_curve():
+    curve = robustness_curve(
+        small_net(), images(3)[:0], torch.zeros(0).long(), attack=FGSM(), epsilons=[0.1, 0.2]
+    )
+    assert curve.correct.shape == (0, 2)
+
+
+def test_independent_runs_may_rise_where_the_curve_cannot():
+    class Masked(nn.Module):
+        """Wrong in a shell around the image at 0.5 alone; larger steps jump over it."""
+
+        def forward(self, x):
+            far = (x - 0.5).abs().flatten(1).amax(1, keepdim=True)
+            inside = (far - 0.05) * (far - 0.15)
+            return torch.cat([inside, -inside], 1)
+
+    x, y, attack = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4).long(), FGSM(norm="linf")
+    x = x + torch.tensor([[1e-3, -1e-3], [1e-3, -1e-3]])
+    arguments = {"attack": attack, "epsilons": [0.3, 0.1, 0.0]}
+    assert independent_accuracy(Masked(), x, y, **arguments).tolist() == [1.0, 0.0, 1.0]
+    assert robustness_curve(Masked(), x, y, **arguments).accuracy.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_independent_accuracy_is_that_of_the_attack_alone():
+    model, x = standard(), images(20).double()
+    y, attack = model(x).argmax(1), PGD(norm="linf", steps=3, stop_early=True)
+    found = independent_accuracy(
+        model, x, y, attack=attack, epsilons=GRID, generator=seeded(), batch_size=6
+    )
+    alone = independently_broken(model, x, y, attack, GRID)
+    torch.testing.assert_close(found, 1 - alone.double().mean(0))
+
+
+def test_targeted_attacks_count_what_they_want():
+    model, x = small_net(seed=2).double(), images(20).double()
+    target = 2 - model(x).argmax(1)
+    attack = PGD(norm="linf", steps=5, targeted=True)
+    curve = robustness_curve(
+        model, x, target, attack=attack, epsilons=[0.0, *GRID], generator=seeded(), keep_x_adv=True
+    )
+    assert curve.accuracy[0] == 1
+    assert curve.accuracy[-1] < 0.5
+    assert (~curve.correct[:, 1:] | ~independently_broken(model, x, target, attack, GRID)).all()
+    hit = curve.minimal_epsilon.isfinite()
+    assert torch.equal(model(curve.x_adv).argmax(1) == target, hit)
+
+
+def test_transfer_is_judged_by_the_other_model_alone():
+    source, target, x = robust(), standard(), images(24).double()
+    y, attack = target(x).argmax(1), PGD(norm="linf", steps=4, stop_early=True)
+    curve, white = (
+        robustness_curve(
+            model,
+            x,
+            y,
+            attack=attack,
+            epsilons=[0.0, *GRID],
+            transfer_to=other,
+            generator=seeded(),
+            keep_x_adv=True,
+        )
+        for model, other in ((source, target), (target, None))
+    )
+    assert curve.accuracy[0] == 1
+    assert white.accuracy.sum() < curve.accuracy.sum() < 1 + len(GRID)
+    hit = curve.minimal_epsilon.isfinite()
+    assert torch.equal(target(curve.x_adv).argmax(1) != y, hit)
+    full = PGD(norm="linf", steps=4)  # on the source's terms: to the end
+    for eps, stands in zip(GRID, curve.correct[:, 1:].T, strict=True):
+        x_adv = at_eps(full, eps)(source, x, y, generator=seeded(), ids=torch.arange(24))
+        assert (~stands | (target(x_adv).argmax(1) == y)).all()
+
+
+def test_rounding_counts_what_still_breaks_at_8_bits():
+    model, x = standard(), (images(24).double() * 255).round() / 255
+    y, attack = model(x).argmax(1), PGD(norm="linf", steps=4, stop_early=True)
+    grid = [0.9 / 255, 8.9 / 255, 12.9 / 255, 16.5 / 255]
+    plain, rounded = (
+        robustness_curve(
+            model,
+            x,
+            y,
+            attack=attack,
+            epsilons=grid,
+            rounding=on,
+            generator=seeded(),
+            keep_x_adv=True,
+            refine=2,
+        )
+        for on in (False, True)
+    )
+    assert rounded.accuracy[0] == 1  # less than a grey level does not exist
+    assert rounded.accuracy[-1] < 1
+    assert plain.accuracy.sum() < rounded.accuracy.sum()
+    hit = rounded.minimal_epsilon.isfinite()
+    grey = rounded.x_adv * 255
+    torch.testing.assert_close(grey, grey.round(), atol=1e-4, rtol=0)
+    assert torch.equal(model(rounded.x_adv).argmax(1) != y, hit)
+    size = Threat("linf", 0.0).size(rounded.x_adv - x)[hit]
+    assert (size <= rounded.minimal_epsilon[hit] + 1e-9).all()
+    for eps, stands in zip(grid, rounded.correct.T, strict=True):
+        x_adv = PGD(norm="linf", steps=4, eps=eps)(
+            model, x, y, generator=seeded(), ids=torch.arange(24)
+        )
+        after = model(Threat("linf", eps).round(x_adv, x)).argmax(1)
+        assert (~stands | (after == y)).all()
+    with pytest.raises(ValueError, match="not at 8 bits"):
+        robustness_curve(model, x + 0.001 * (x < 0.9), y, attack=attack, epsilons=grid, rounding=1)
+
+
+def test_logits_not_finite_are_told_once_and_attacked_no_more():
+    class Sometimes(nn.Module):
+        """NaN for dark images, and for those that the attack makes dark."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, x):
+            dark = x.flatten(1).mean(1, keepdim=True) < 0.3
+            return self.net(x).masked_fill(dark, torch.nan)
+
+    model, x = Sometimes(), images(12)
+    x[:4] *= 0.1
+    y = small_net()(x).argmax(1)
+    seen = counted(model)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        curve = robustness_curve(
+            model, x, y, attack=PGD(norm="linf", steps=3), epsilons=GRID, batch_size=2
+        )
+    assert [w.category for w in told] == [NotFiniteWarning]
+    assert "4 of 12" in str(told[0].message)
+    assert curve.not_finite.tolist() == [True] * 4 + [False] * 8
+    assert (curve.minimal_epsilon[:4] == 0).all()
+    assert curve.attacked[0] == 8
+    assert sum(seen) < 12 * 2 + 8 * len(GRID) * 5
+
+
+def test_the_caller_s_fields_stay_and_flags_return():
+    model, x = small_net(dropout=0.5).train(), images(6)
+    model[1].eval()
+    flags = [m.training for m in model.modules()]
+    torch.manual_seed(3)
+    first = robustness_curve(model, x, torch.zeros(6).long(), attack=PGD(), epsilons=GRID)
+    assert [m.training for m in model.modules()] == flags
+    torch.manual_seed(3)
+    again = robustness_curve(model, x, torch.zeros(6).long(), attack=PGD(), epsilons=GRID)
+    assert torch.equal(first.minimal_epsilon, again.minimal_epsilon)
+
+
+def resumable(path, model=None, progress=None, seed=0, x=None, **options):
+    """Compute the curve that the tests of resuming are about."""
+    model, x = model or standard(), images(24).double() if x is None else x
+    settings = {"attack": PGD(norm="linf", steps=3), "epsilons": GRID, "keep_x_adv": True}
+    settings |= options
+    return robustness_curve(
+        model,
+        x,
+        torch.arange(24) % 3,
+        batch_size=3,
+        chunk=6,
+        checkpoint=path,
+        progress=progress,
+        generator=seeded(seed),
+        **settings,
+    )
+
+
+CHILD = """
+import time
+from pathlib import Path
+from tests.attacks.test_curve import resumable
+
+path, told = Path({path!r}), []
+
+def progress(count):
+    told.append(count)
+    if sum(told) > 15 * 6:  # in the third of four chunks
+        time.sleep(600)
+
+resumable(path, progress=progress)
+"""
+
+
+def test_resumes_where_a_killed_process_was(tmp_path):
+    path = tmp_path / "curve.safetensors"
+    code, root = CHILD.format(path=str(path)), Path(__file__).parents[2]
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=root)
+    try:
+        until = time.monotonic() + 120
+        while sum(1 for _ in tmp_path.iterdir()) != 1 or _done(path) != 12:
+            assert child.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    finally:
+        child.kill()
+    whole, part, told = standard(), standard(), []
+    all_forwards, forwards = counted(whole), counted(part)
+    expected = resumable(None, model=whole)
+    found = resumable(path, model=part, progress=told.append)
+    for name in ("minimal_epsilon", "x_adv"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-9, rtol=0)
+    for name in ("attacked", "carried", "not_finite"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert told[0] == 12 * len(GRID)
+    assert sum(told) == 24 * len(GRID)
+    assert 0 < sum(forwards) < 0.75 * sum(all_forwards)
+    forwards.clear()
+    resumable(path, model=part)
+    assert sum(forwards) <= 2  # the look at how the model runs
+
+
+def _done(path):
+    from safetensors.torch import load_file
+
+    return int(load_file(path)["done"].sum()) if path.exists() else 0
+
+
+def test_a_checkpoint_of_other_inputs_is_refused(tmp_path):
+    path = tmp_path / "curve.safetensors"
+    first = resumable(path)
+    changed = standard()
+    with torch.no_grad():
+        changed[1].running_mean[0] += 1e-3  # a buffer
+    for name, options in {
+        "model": {"model": changed},
+        "seed": {"seed": 1},
+        "images": {"x": images(24, seed=1).double()},
+        "attack": {"attack": PGD(norm="linf", steps=4)},
+        "epsilons": {"epsilons": GRID[1:]},
+        "options": {"refine": 1},
+    }.items():
+        with pytest.raises(UserError, match=rf"curve.safetensors: .*\({name}\)") as error:
+            resumable(path, **options)
+        assert "\n" not in str(error.value)
+    assert torch.equal(resumable(str(path)).minimal_epsilon, first.minimal_epsilon)
+    path.write_bytes(b"half a file")
+    with pytest.raises(UserError, match="cannot be read"):
+        resumable(path)

@@ -2,9 +2,10 @@
 
 from diascope.attacks.apgd import APGD
 from diascope.attacks.base import Attack, at_eps, attacks
-from diascope.attacks.curve import RobustnessCurve, robustness_curve
+from diascope.attacks.curve import RobustnessCurve, independent_accuracy, robustness_curve
 from diascope.attacks.fgsm import FGSM
 from diascope.attacks.mifgsm import MIFGSM
+from diascope.attacks.minimal import MinimalResult, minimal_search
 from diascope.attacks.pgd import PGD
 from diascope.attacks.threat import Threat, scale_eps
 
@@ -14,10 +15,13 @@ __all__ = [
     "MIFGSM",
     "PGD",
     "Attack",
+    "MinimalResult",
     "RobustnessCurve",
     "Threat",
     "at_eps",
     "attacks",
+    "independent_accuracy",
+    "minimal_search",
     "robustness_curve",
     "scale_eps",
 ]

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from diascope.attacks.base import Attack, at_eps, check_images
-from diascope.models.heads import is_correct
-from diascope.models.modes import exactly
+from diascope.attacks.minimal import bisect
+from diascope.attacks.saved import digest, load, save
+from diascope.attacks.trial import Trial, Warm, chunks, trial
 from diascope.randomness import Noise
+
+Tell = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class RobustnessCurve:
     """The result of `robustness_curve`, on the host.
 
-    epsilons (E,): ascending, in pixel units; minimal_epsilon (N,): the smallest of them at which
-    an image was misclassified, 0 where it already is without an attack, inf where none broke it;
-    attacked (E,): how many images had to be attacked at each epsilon.
+    epsilons (E,): ascending, in pixel units. minimal_epsilon (N,): the smallest at which an image
+    was misclassified, 0 where it already is without an attack, inf where none broke it; one of
+    the epsilons, or with `refine` a number between two of them. attacked (E,): how many images
+    still stood and had to be tried at each epsilon; carried (E,): how many of these fell to the
+    point of the smaller epsilon, stretched, without an attack. not_finite (N,) bool: the logits
+    of the image itself are not finite. x_adv (N, C, H, W) if asked for: the misclassified image
+    of the smallest epsilon; the image itself where none broke it.
     """
 
     epsilons: Tensor
     minimal_epsilon: Tensor
     attacked: Tensor
+    carried: Tensor
+    not_finite: Tensor
+    x_adv: Tensor | None = None
 
     @property
     def correct(self) -> Tensor:
@@ -45,52 +56,234 @@ def robustness_curve(
     *,
     attack: Attack,
     epsilons: Sequence[float],
+    warm: Warm = "verdict",
+    refine: int = 0,
+    transfer_to: nn.Module | None = None,
+    rounding: bool = False,
+    keep_x_adv: bool = False,
+    checkpoint: Path | str | None = None,
     batch_size: int = 64,
+    chunk: int | None = None,
     generator: torch.Generator | None = None,
     ids: Tensor | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Tell | None = None,
 ) -> RobustnessCurve:
     """Attack images (N, C, H, W) at ascending `epsilons`, only those that still stand.
 
     Balls are nested: an image broken at one epsilon is broken at every larger one, so it is not
-    attacked again, and the curve cannot rise. Whether an image is broken is decided by the model
-    in float32 eval mode, never under autocast. Epsilon 0, which need not be given, is the clean
-    verdict. `ids` (N,) number the images, so that the result does not depend on `batch_size`;
-    `progress` is told the number of images each time some are settled at an epsilon.
+    attacked again, and the curve cannot rise. The attack on the rest is the full one, with the
+    noise it would have alone: at no epsilon is the answer weaker than that of attacking all
+    images at that epsilon. Whether an image is broken is decided in float32 eval mode, never
+    under autocast. Epsilon 0, which need not be given, is the clean verdict; logits that are not
+    finite count as misclassified. A targeted attack's y are the classes wanted.
 
-    Not a check for masked gradients: those need independent runs at each epsilon.
+    warm: what is done with the point that an image reached at the smaller epsilon. It is
+    stretched onto the larger ball, and if it breaks the image there, that cost one forward
+    ("verdict"); else it may be one more start of the attack ("climb"); None: nothing.
+    refine: steps of bisection between the largest epsilon that an image withstood and the
+    smallest that broke it; `accuracy` stays as it is.
+    transfer_to: another model, which the examples made on `model` must break; it alone decides.
+    rounding: examples count only if they still break the model at 8 bits a channel
+    (`Threat.round`); ValueError if the images are not at 8 bits.
+    checkpoint: a file to which the finished images' results are written after each chunk. A call
+    with the same inputs takes them from there; one with others (model, images, labels, ids, seed,
+    attack, epsilons, options; not the sizes of batch and chunk) is refused with a `UserError`.
+    The seed comes from `generator`, or torch's own: seed it, or no later call is the same.
+    Kept x_adv are in the file, too, which then grows with them.
+    batch_size, chunk: images in a call of the attack, and images taken through all epsilons
+    together (4 batches if None): only those are on the model's device, with their points.
+    ids: (N,) number the images, so that the result does not depend on batch_size or chunk.
+    progress: told of images settled at an epsilon, N times the number of epsilons in all.
+
+    Not a check for masked gradients: that needs `independent_accuracy`. Costs at most two
+    forwards an epsilon more than the attack on the images that stand, mostly far less.
     """
     check_images(x)
+    grid = _grid(epsilons)
+    with trial(
+        model,
+        x,
+        attack,
+        batch_size=batch_size,
+        generator=generator,
+        warm=warm,
+        transfer_to=transfer_to,
+        rounding=rounding,
+    ) as run:
+        noise = Noise.of(x, generator, ids)
+        climb = _Climb(run, grid, warm is not None, refine, keep_x_adv, progress)
+        path, inputs = None if checkpoint is None else Path(checkpoint), {}
+        if path is not None:
+            options = (warm, refine, rounding, keep_x_adv, transfer_to)
+            inputs = _inputs(model, x, y, noise, run.attack, grid, options)
+        table = _blank(x, grid, keep_x_adv)
+        if path is not None:
+            table = load(path, inputs) or table
+        todo = (~table["done"]).nonzero()[:, 0]
+        climb.tell((len(x) - len(todo)) * len(grid))
+        for rows in chunks(todo, chunk or 4 * batch_size):
+            part = climb(x[rows], y[rows], noise.ids[rows])
+            _enter(table, rows, part)
+            if path is not None:
+                save(path, table, inputs)
+        run.warn(table["not_finite"])
+    del table["done"]
+    return RobustnessCurve(torch.tensor(grid, dtype=torch.float64), **table)
+
+
+def independent_accuracy(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    attack: Attack,
+    epsilons: Sequence[float],
+    transfer_to: nn.Module | None = None,
+    rounding: bool = False,
+    batch_size: int = 64,
+    generator: torch.Generator | None = None,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Return the share of images that withstand each of `epsilons`, (E,) in the order given.
+
+    Every epsilon is a run of its own, from the same noise, on all images that are classified
+    correctly without an attack: nothing is carried over, so that the accuracy may rise with
+    epsilon, which is a sign of masked gradients. Arguments as for `robustness_curve`.
+    """
+    check_images(x)
+    _grid(epsilons)
+    kept = torch.zeros(len(epsilons), dtype=torch.float64)
+    with trial(
+        model,
+        x,
+        attack,
+        batch_size=batch_size,
+        generator=generator,
+        transfer_to=transfer_to,
+        rounding=rounding,
+    ) as run:
+        ids = Noise.of(x, generator, ids).ids
+        wild = torch.zeros(len(x), dtype=torch.bool)
+        for rows in chunks(torch.arange(len(x)), batch_size):
+            xs, ys, numbers = (t[rows].to(run.device) for t in (x.detach(), y, ids))
+            run.judged(xs, xs)
+            broken, not_finite = run.clean(xs, ys)
+            wild[rows] = not_finite.cpu()
+            left = (~broken).nonzero()[:, 0]
+            for place, eps in enumerate(epsilons):
+                stands = len(left)
+                if eps > 0:
+                    outcome = run.attempt(xs[left], ys[left], numbers[left], float(eps))
+                    stands -= int(outcome.broken.sum())
+                kept[place] += stands
+        run.warn(wild)
+    return kept / len(x)
+
+
+@dataclass(frozen=True)
+class _Climb:
+    """The way of a chunk of images through all epsilons."""
+
+    run: Trial
+    grid: list[float]
+    warm: bool
+    refine: int
+    keep: bool
+    progress: Tell | None
+
+    def tell(self, count: int) -> None:
+        """Report images settled at an epsilon."""
+        if self.progress is not None and count:
+            self.progress(count)
+
+    def __call__(self, x: Tensor, y: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """Return the columns of `RobustnessCurve` for images (B, C, H, W), on the host."""
+        run, tracing = self.run, self.keep or self.refine > 0
+        x, y, ids = x.detach().to(run.device), y.to(run.device), ids.to(run.device)
+        run.judged(x, x)
+        broken, wild = run.clean(x, y)
+        minimal = torch.full((len(x),), torch.inf, dtype=torch.float64)
+        minimal[broken.cpu()] = 0.0
+        floor, before = torch.zeros_like(minimal), 0.0
+        points, found = x.clone(), x.clone() if tracing else x
+        tried, carried = [], []
+        for eps in self.grid:
+            rows = (~broken).nonzero()[:, 0] if eps > 0 else broken.new_empty(0, dtype=torch.long)
+            self.tell(len(x) - len(rows))
+            given = self._stretched(points[rows], x[rows], eps, before)
+            outcome = run.attempt(x[rows], y[rows], ids[rows], eps, given, self.tell)
+            points[rows], hit = outcome.points, rows[outcome.broken]
+            broken[hit], minimal[hit.cpu()] = True, eps
+            if tracing:
+                found[hit] = run.judged(outcome.points[outcome.broken], x[hit])
+            tried.append(len(rows))
+            carried.append(int(outcome.cheaply.sum()))
+            floor[minimal > eps], before = eps, eps
+        if self.refine:
+            minimal, found = bisect(run, x, y, ids, floor, minimal, found, self.refine)
+        columns = {
+            "minimal_epsilon": minimal,
+            "attacked": torch.tensor(tried),
+            "carried": torch.tensor(carried),
+            "not_finite": wild.cpu(),
+        }
+        return {**columns, "x_adv": found.cpu()} if self.keep else columns
+
+    def _stretched(self, points: Tensor, x: Tensor, eps: float, before: float) -> Tensor | None:
+        """Return points of the ball of `before` stretched onto that of `eps`, if there are any."""
+        if not self.warm or before == 0 or not len(x):
+            return None
+        return self.run.threat(eps).project(x + (points - x) * (eps / before), x)
+
+
+def _grid(epsilons: Sequence[float]) -> list[float]:
     grid = sorted({float(e) for e in epsilons})
-    if not grid or grid[0] < 0:
-        raise ValueError("epsilons must be numbers of at least 0, and one at least")
-    noise = Noise.of(x, generator, ids)
-    minimal = torch.full((len(x),), torch.inf, dtype=torch.float64)
-    minimal[~_verdict(model, x, y, batch_size)] = 0.0
-    attacked = []
-    for eps in grid:
-        standing = minimal.isinf().nonzero()[:, 0] if eps > 0 else torch.empty(0, dtype=torch.long)
-        attacked.append(len(standing))
-        if progress is not None:
-            progress(len(x) - len(standing))
-        for part in torch.split(standing, batch_size):
-            rows = part.to(x.device)
-            seeded = torch.Generator().manual_seed(noise.seed)
-            x_adv = at_eps(attack, eps)(
-                model, x[rows], y[rows], generator=seeded, ids=noise.ids[rows]
-            )
-            minimal[part[~_verdict(model, x_adv, y[rows], batch_size)]] = eps
-            if progress is not None:
-                progress(len(part))
-    return RobustnessCurve(torch.tensor(grid, dtype=torch.float64), minimal, torch.tensor(attacked))
+    if not grid or not grid[0] >= 0 or not grid[-1] < torch.inf:
+        raise ValueError("epsilons must be finite numbers of at least 0, and one at least")
+    return grid
 
 
-@torch.no_grad()
-def _verdict(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
-    """Return whether each image is classified correctly, in float32, (N,) on the host."""
-    with exactly(model) as inner:
-        parts = [
-            is_correct(inner(xs if xs.dtype == torch.float64 else xs.float()), ys).cpu()
-            for xs, ys in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
-        ]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool)
+def _blank(x: Tensor, grid: list[float], keep: bool) -> dict[str, Tensor]:
+    """Return the columns of `RobustnessCurve` before any image is done."""
+    none = torch.zeros(len(x), dtype=torch.bool)
+    table = {
+        "done": none,
+        "minimal_epsilon": torch.full((len(x),), torch.nan, dtype=torch.float64),
+        "attacked": torch.zeros(len(grid), dtype=torch.long),
+        "carried": torch.zeros(len(grid), dtype=torch.long),
+        "not_finite": none.clone(),
+    }
+    return {**table, "x_adv": torch.zeros(x.shape, dtype=x.dtype)} if keep else table
+
+
+def _enter(table: dict[str, Tensor], rows: Tensor, part: dict[str, Tensor]) -> None:
+    """Enter the columns of some images; the counts of the epsilons add up."""
+    table["done"][rows] = True
+    for name, column in part.items():
+        if name in ("attacked", "carried"):
+            table[name] += column
+        else:
+            table[name][rows] = column
+
+
+def _inputs(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    noise: Noise,
+    attack: Attack,
+    grid: list[float],
+    options: tuple[object, ...],
+) -> dict[str, str]:
+    """Return digests of all that the result depends on, by the name that a message calls it."""
+    values = {
+        "model": model,
+        "images": x,
+        "labels": y,
+        "ids": noise.ids,
+        "seed": noise.seed,
+        "attack": at_eps(attack, 0.0),
+        "epsilons": grid,
+        "options": options,
+    }
+    return {name: digest(value) for name, value in values.items()}

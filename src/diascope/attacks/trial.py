@@ -1,0 +1,204 @@
+"""One attack at any epsilon: what it makes of images, and the verdict on it."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diascope.attacks.base import Attack, NotFiniteWarning, at_eps, verdict
+from diascope.attacks.threat import Threat
+from diascope.models.frozen import Arithmetic, frozen
+from diascope.models.modes import exactly, unwrapped
+
+Warm = Literal["verdict", "climb"] | None
+
+
+class Outcome(NamedTuple):
+    """What an attempt came to.
+
+    points (B, C, H, W): where each image was taken; broken (B,) bool: by the verdict;
+    cheaply (B,) bool: broken by the point that was given, without an attack.
+    """
+
+    points: Tensor
+    broken: Tensor
+    cheaply: Tensor
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An attack on a frozen model, and how its examples are judged.
+
+    net: what is attacked. judge: whose verdict counts, in float32. climb: a point that is given
+    is also one more start of the attack. rounding: examples are judged at 8 bits. seeded: makes
+    the generator with which every call of the attack begins, so that an image meets the noise
+    that the attack alone would give it.
+    """
+
+    net: nn.Module
+    judge: nn.Module
+    attack: Attack
+    batch_size: int
+    climb: bool
+    rounding: bool
+    seeded: Callable[[], torch.Generator]
+    device: torch.device
+    warned: list[bool] = field(default_factory=list)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether the labels are the classes wanted."""
+        return bool(getattr(self.attack, "targeted", False))
+
+    def threat(self, eps: float | Tensor) -> Threat:
+        """Return the ball of the attack at another epsilon, a number or (B,)."""
+        return Threat(self.attack.norm, eps)
+
+    def clean(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which images are broken as they are, and whose logits are not finite, (B,) each.
+
+        Those that are not finite are among the broken, whatever the attack wants.
+        """
+        broken = verdict(self.judge, x, y, targeted=self.targeted, batch_size=self.batch_size)
+        wild = torch.zeros_like(broken)
+        doubtful = (~broken if self.targeted else broken).nonzero()[:, 0]
+        with torch.no_grad(), exactly(self.judge) as inner:
+            for rows in chunks(doubtful, self.batch_size):
+                images = x[rows] if x.dtype == torch.float64 else x[rows].float()
+                wild[rows] = ~inner(images).isfinite().all(1)
+        return broken | wild, wild
+
+    def judged(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the images that the verdict is asked of: at 8 bits where rounding is on."""
+        return self.threat(0.0).round(x_adv, x) if self.rounding else x_adv
+
+    def breaks(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return the verdict on x_adv, (B,) bool."""
+        if not len(x):
+            return torch.zeros(0, dtype=torch.bool, device=x.device)
+        seen = self.judged(x_adv, x)
+        return verdict(self.judge, seen, y, targeted=self.targeted, batch_size=self.batch_size)
+
+    def attempt(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor,
+        eps: float | Tensor,
+        given: Tensor | None = None,
+        tell: Callable[[int], None] = lambda count: None,
+    ) -> Outcome:
+        """Break images (B, C, H, W) within `eps`, a number or (B,).
+
+        given: points of the ball; those that break their image are taken at the price of one
+        forward. The rest is attacked in full, in batches; `tell` hears of each settled image.
+        """
+        points = x.clone() if given is None else given.clone()
+        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        if given is not None:
+            broken = self.breaks(given, x, y)
+        cheaply, rest = broken.clone(), (~broken).nonzero()[:, 0]
+        tell(len(x) - len(rest))
+        for rows in chunks(rest, self.batch_size):
+            start = given[rows] if given is not None and self.climb else None
+            at = self.threat(eps).take(rows).eps
+            points[rows] = self._run(x[rows], y[rows], ids[rows], at, start)
+            broken[rows] = self.breaks(points[rows], x[rows], y[rows])
+            tell(len(rows))
+        return Outcome(points, broken, cheaply)
+
+    def _run(
+        self, x: Tensor, y: Tensor, ids: Tensor, eps: float | Tensor, start: Tensor | None
+    ) -> Tensor:
+        """Return the attack's points; its warnings of logits not finite are kept for one."""
+        more = {} if start is None else {"start": start}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", NotFiniteWarning)
+            call = at_eps(self.attack, eps)
+            x_adv = call(self.net, x, y, generator=self.seeded(), ids=ids, **more)
+        for one in caught:
+            if issubclass(one.category, NotFiniteWarning):
+                self.warned.append(True)
+            else:
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        return x_adv
+
+    def warn(self, not_finite: Tensor) -> None:
+        """Warn once of logits that were not finite: of the images (N,) bool, or on the way."""
+        if self.warned or bool(not_finite.any()):
+            also = " and for others under attack" if self.warned else ""
+            warnings.warn(
+                "the model returned logits that are not finite for "
+                f"{int(not_finite.sum())} of {len(not_finite)} images as they are{also}; "
+                "they count as misclassified",
+                NotFiniteWarning,
+                stacklevel=3,
+            )
+
+
+def chunks(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Return `rows` (N,) in pieces of `size`, none for none."""
+    if size < 1:
+        raise ValueError(f"chunk={size}: at least 1 is needed")
+    return torch.split(rows, size) if len(rows) else ()
+
+
+@contextmanager
+def trial(
+    model: nn.Module,
+    x: Tensor,
+    attack: Attack,
+    *,
+    batch_size: int,
+    generator: torch.Generator | None,
+    warm: Warm = None,
+    transfer_to: nn.Module | None = None,
+    rounding: bool = False,
+) -> Iterator[Trial]:
+    """Freeze `model` once for many calls of `attack` on images like `x` (N, C, H, W).
+
+    The attack stops early where it can and its own verdict is the one that counts: not where
+    another model judges, nor where the examples are rounded first. The generator's state is kept
+    as it is now. Raises ValueError for warm="climb" and an attack that takes no start.
+    """
+    if warm == "climb" and "start" not in inspect.signature(type(attack).__call__).parameters:
+        raise ValueError(f"warm='climb': {type(attack).__name__} takes no start; use 'verdict'")
+    if warm not in ("verdict", "climb", None):
+        raise ValueError(f"warm='{warm}': one of verdict, climb, None")
+    own = transfer_to is None and not rounding
+    if any(f.name == "stop_early" for f in fields(attack)):  # type: ignore[arg-type]
+        attack = replace(attack, stop_early=own)  # type: ignore[type-var]
+    first = next(unwrapped(model).parameters(), x)
+    sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
+    precision: Arithmetic = getattr(attack, "precision", "float32")
+    with frozen(model, sample.to(first.device), precision=precision) as net:
+        yield Trial(
+            net=net,
+            judge=net if transfer_to is None else transfer_to,
+            attack=attack,
+            batch_size=batch_size,
+            climb=warm == "climb",
+            rounding=rounding,
+            seeded=_repeating(generator),
+            device=first.device,
+        )
+
+
+def _repeating(generator: torch.Generator | None) -> Callable[[], torch.Generator]:
+    """Return what makes generators in the present state of `generator`, or of torch's own."""
+    source = torch.default_generator if generator is None else generator
+    device, state = source.device, source.get_state()
+
+    def again() -> torch.Generator:
+        fresh = torch.Generator(device=device)
+        fresh.set_state(state)
+        return fresh
+
+    return again
