@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench-attacks clean
 
 demo: $(VENV)/.installed  ## train, attack, explain and report on the phantom
 	$(BIN)/diascope demo --out demo
@@ -20,6 +20,26 @@ check: $(VENV)/.installed-dev  ## format, lint, types
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Run folders of a standard and a robust model (of 224 pixels, and of 64 where others are to be
+# taken there) and their data, such as DATA=ham10000:/path; without them untrained stand-ins.
+STANDARD_64 ?= $(STANDARD)
+ROBUST_64 ?= $(ROBUST)
+IMAGES ?= 500
+FLAGS = $(if $(DATA),--data '$(DATA)') $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
+AT_224 = $(if $(STANDARD),--model-standard $(STANDARD)) $(if $(ROBUST),--model-robust $(ROBUST)) $(FLAGS)
+AT_64 = $(if $(STANDARD_64),--model-standard $(STANDARD_64)) $(if $(ROBUST_64),--model-robust $(ROBUST_64)) $(FLAGS)
+
+bench-attacks: $(VENV)/.installed-dev  ## our attacks beside the peers': STANDARD= ROBUST= DATA= [QUICK=1]
+	$(BIN)/python -m benchmarks.pgd --rows a $(AT_224)
+	$(BIN)/python -m benchmarks.pgd --rows b $(AT_64)
+	$(BIN)/python -m benchmarks.convolution $(AT_224)
+	$(BIN)/python -m benchmarks.curve $(AT_224)
+	$(BIN)/python -m benchmarks.autoattack $(AT_64)
+	$(BIN)/python -m benchmarks.boundary $(AT_64)
+	$(BIN)/python -m benchmarks.strength --size 224 --images $(IMAGES) --attacks pgd-l2-7 curve $(AT_224)
+	$(BIN)/python -m benchmarks.strength --size 64 --images $(IMAGES) --attacks pgd-l2-7 curve autoattack $(AT_64)
+	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .hypothesis

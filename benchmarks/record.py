@@ -1,0 +1,105 @@
+"""Results as JSON lines, one a row of the table, and the table in words."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diascope import hardware
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("diascope", "torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """Return when, where, on what and by which command something was measured."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "device": device.type,
+        "machine": hardware.describe(),
+        "versions": {name: version_of(name) for name in PACKAGES},
+    }
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def append(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    """Add one record to `name`.jsonl in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.jsonl").open("a") as lines:
+        lines.write(json.dumps(record) + "\n")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of every file in the folder, the oldest first."""
+    files = sorted(folder.glob("*.jsonl"))
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return sorted(records, key=lambda record: record.get("date", ""))
+
+
+def speed_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a table of times: one line a row and peer."""
+    head = f"{'row':<4}{'what':<42}{'peer':<14}{'ours, s':>9}{'theirs, s':>11}"
+    lines = [f"{head}{'theirs / ours':>22}{'images/s':>18}"]
+    for record in records:
+        ours = record["spread"]["diascope"]["median"]
+        rate = record["images_per_second"]
+        for peer, found in record["ratio"].items():
+            between = f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+            rates = f"{rate['diascope']:.3g} : {rate[peer]:.3g}"
+            theirs = record["spread"][peer]["median"]
+            start = f"{record['row']:<4}{record['title']:<42}{peer:<14}"
+            lines.append(f"{start}{ours:>9.3f}{theirs:>11.3f}{between:>22}{rates:>18}")
+        if "share" in record:
+            found = record["share"]
+            between = f"{found['median']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
+            what = f"{record['precision']} conv."
+            start = f"{record['row']:<4}{record['title']:<42}{what:<14}"
+            lines.append(
+                f"{start}{ours:>9.3f}{'':>11}{between:>22}{rate['diascope']:>11.3g} imgs/s"
+            )
+    return lines
+
+
+def strength_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a table of robust accuracies: one line an attack, model, eps and peer."""
+    lines = [
+        f"{'attack':<14}{'model':<10}{'eps':>9}  {'peer':<14}{'images':>7}"
+        f"{'ours':>8}{'peer':>8}{'difference':>12}  verdict"
+    ]
+    for r in records:
+        verdict = "no weaker" if r["no_weaker"] else "WEAKER"
+        mark = "" if r["meaningful"] else " (untrained: no meaning)"
+        lines.append(
+            f"{r['attack']:<14}{r['model']:<10}{r['eps']:>9.4g}  {r['peer']:<14}{r['images']:>7}"
+            f"{r['accuracy']:>8.2%}{r['peer_accuracy']:>8.2%}{r['points']:>+8.2f} pts"
+            f"  {verdict}{mark}"
+        )
+    return lines
+
+
+def setting_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return what must stand beside every number: machine, threads, versions, date, notes."""
+    machine = record["machine"]
+    where = ", ".join(machine["gpus"]) if record["device"] == "cuda" else machine["cpu"]
+    known = ", ".join(f"{name} {v}" for name, v in record["versions"].items() if v)
+    return [
+        f"{record['date']} on {where}, {machine['threads']} threads, {record['device']}",
+        known,
+        *record.get("notes", []),
+    ]
