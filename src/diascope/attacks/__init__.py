@@ -3,20 +3,25 @@
 from diascope.attacks.apgd import APGD
 from diascope.attacks.base import Attack, at_eps, attacks
 from diascope.attacks.curve import RobustnessCurve, independent_accuracy, robustness_curve
+from diascope.attacks.fab import FAB
 from diascope.attacks.fgsm import FGSM
 from diascope.attacks.mifgsm import MIFGSM
 from diascope.attacks.minimal import MinimalResult, minimal_search
 from diascope.attacks.pgd import PGD
+from diascope.attacks.square import Square, SquareResult
 from diascope.attacks.threat import Threat, scale_eps
 
 __all__ = [
     "APGD",
+    "FAB",
     "FGSM",
     "MIFGSM",
     "PGD",
     "Attack",
     "MinimalResult",
     "RobustnessCurve",
+    "Square",
+    "SquareResult",
     "Threat",
     "at_eps",
     "attacks",

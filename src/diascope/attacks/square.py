@@ -1,0 +1,220 @@
+"""The square attack: random search that asks for nothing but the scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diascope.attacks import windows
+from diascope.attacks.base import attacks, check_images, is_broken, verdict, warn_if_not_finite
+from diascope.attacks.losses import Loss, loss_of
+from diascope.attacks.threat import Norm, Threat
+from diascope.attacks.windows import Moves
+from diascope.models.frozen import FrozenModel, frozen
+from diascope.randomness import Noise
+
+_BLOCK = 64  # queries whose random numbers are drawn together
+
+
+@dataclass(frozen=True)
+class SquareResult:
+    """What `Square.run` found.
+
+    x_adv: (B, C, H, W). queries: (B,) int64, how often each image was asked about; 0 if it was
+    broken without an attack. broken: (B,) bool, by the model itself in float32.
+    """
+
+    x_adv: Tensor
+    queries: Tensor
+    broken: Tensor
+
+
+@attacks.register("square")
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Change a random window, keep what raises the loss (Andriushchenko et al. 2020, algorithm 1).
+
+    Score-based: forward passes only, so that masked gradients do not mislead it. L-inf: squares
+    at +-eps (algorithm 2); L2: bumps that take their length from another window (algorithm 3);
+    L1: the same with sums for lengths (Croce and Hein 2021). The window's area starts at `p_init`
+    of the image and halves at queries 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of
+    10,000, scaled to `queries`.
+
+    norm: "linf", "l2" or "l1". eps: in pixel units, a number or (B,). queries: at most so many an
+    image and restart; an image stops at its first misclassified point and leaves the batch. loss:
+    "margin", "ce" or "dlr". restarts: from other random numbers; the best point is kept. targeted:
+    y holds the class wanted. Windows belong to (seed, image, restart, query), never to the batch.
+    Images already broken are returned unchanged. Costs one forward pass a query, in float32.
+    """
+
+    norm: Norm = "linf"
+    eps: float | Tensor = 8 / 255
+    queries: int = 5000
+    p_init: float = 0.8
+    loss: Loss = "margin"
+    restarts: int = 1
+    targeted: bool = False
+
+    def __post_init__(self) -> None:
+        Threat(self.norm, self.eps)
+        loss_of(self.loss)
+        if self.queries < 1 or self.restarts < 1:
+            raise ValueError(
+                f"queries={self.queries}, restarts={self.restarts}: at least 1 is needed"
+            )
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"p_init={self.p_init}: a share of the image, above 0 and at most 1")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`."""
+        return self.run(model, x, y, generator=generator, ids=ids).x_adv
+
+    @torch.no_grad()
+    def run(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        ids: Tensor | None = None,
+    ) -> SquareResult:
+        """Return the adversarial images, the queries spent on each, and which are broken."""
+        check_images(x)
+        x, noise = x.detach(), Noise.of(x, generator, ids)
+        x_adv = x.clone(memory_format=torch.contiguous_format)
+        queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        if not len(x):
+            return SquareResult(x_adv, queries, broken)
+        value = x.new_full((len(x),), -torch.inf)
+        finite = torch.ones_like(broken)
+        threat = Threat(self.norm, self.eps)
+        with frozen(model, x, precision="float32") as net:
+            broken |= verdict(net, x, y, targeted=self.targeted, batch_size=len(x))
+            for restart in range(self.restarts):
+                rows = (~broken).nonzero()[:, 0]
+                if not len(rows):
+                    break
+                search = _Search(self, net, noise.take(rows), restart)
+                found = search(windows.moves(x[rows], threat.take(rows)), y[rows])
+                better = found.broken | (found.value > value[rows])
+                kept = rows[better]
+                x_adv[kept] = found.at[better].permute(0, 3, 1, 2)
+                value[kept] = found.value[better]
+                queries[rows] += found.queries
+                broken[rows], finite[rows] = found.broken, finite[rows] & found.finite
+            warn_if_not_finite(net, finite)
+        return SquareResult(x_adv, queries, broken)
+
+
+@dataclass
+class _State:
+    """Images of a search: the best point of each, (B, H, W, C), and what is known of it."""
+
+    rows: Tensor  # (B,) their places in the batch
+    y: Tensor
+    at: Tensor
+    value: Tensor  # (B,) the loss there
+    broken: Tensor
+    queries: Tensor
+    finite: Tensor
+
+    def take(self, keep: Tensor) -> _State:
+        """Return the state of some of the images."""
+        return _State(**{name: field[keep] for name, field in vars(self).items()})
+
+    def put(self, part: _State) -> None:
+        """Write the state of some of the images back into their places."""
+        for name, field in vars(self).items():
+            if name != "rows":
+                field[part.rows] = getattr(part, name)
+
+
+class _Search:
+    """One restart of the attack on a frozen model."""
+
+    def __init__(self, attack: Square, net: FrozenModel, noise: Noise, restart: int) -> None:
+        self.attack, self.net, self.noise = attack, net, noise
+        self.stream = restart << 20
+        self.loss = loss_of(attack.loss, targeted=attack.targeted)
+
+    def __call__(self, moves: Moves, y: Tensor) -> _State:
+        """Spend the queries on images around moves.x (B, H, W, C) and return where they ended."""
+        attack, noise = self.attack, self.noise
+        out = state = self._begin(moves, y)
+        u = torch.empty(0)
+        for query in range(1, attack.queries + 1):
+            block, slot = divmod(query - 2, _BLOCK)
+            if query == 1:
+                point = moves.start(noise, self.stream)
+            else:
+                if slot == 0:
+                    u = noise.uniform((_BLOCK, moves.count), self.stream + 1 + block)
+                area = windows.share(query, attack.queries, attack.p_init)
+                point = moves.propose(state.at, u[:, slot], area)
+            self._ask(state, point, query)
+            gone = self._leaving(state, query)
+            if gone is None:
+                continue
+            out.put(state.take(gone))
+            keep = (~state.broken).nonzero()[:, 0]
+            state, moves, noise = state.take(keep), windows.take(moves, keep), noise.take(keep)
+            u = u[keep] if query > 1 else u
+            if not len(keep):
+                break
+        out.put(state)
+        return out
+
+    def _begin(self, moves: Moves, y: Tensor) -> _State:
+        count = len(y)
+        return _State(
+            rows=torch.arange(count, device=y.device),
+            y=y,
+            at=moves.x.clone(),
+            value=moves.x.new_full((count,), -torch.inf),
+            broken=torch.zeros(count, dtype=torch.bool, device=y.device),
+            queries=torch.zeros(count, dtype=torch.int64, device=y.device),
+            finite=torch.ones(count, dtype=torch.bool, device=y.device),
+        )
+
+    def _ask(self, state: _State, point: Tensor, query: int) -> None:
+        """Ask the model about `point` and keep it where it is broken or of a higher loss."""
+        logits = self.net(point.permute(0, 3, 1, 2))
+        value = self.loss(logits, state.y).to(state.value.dtype).nan_to_num(nan=-torch.inf)
+        broken = is_broken(logits, state.y, targeted=self.attack.targeted)
+        better = (broken | (value > state.value)) & ~state.broken
+        state.at = torch.where(better.view(-1, 1, 1, 1), point, state.at)
+        state.value = torch.where(better, value, state.value)
+        state.queries = torch.where(state.broken, state.queries, query)
+        state.finite = state.finite & logits.isfinite().all(1)
+        state.broken = state.broken | broken
+
+    def _leaving(self, state: _State, query: int) -> Tensor | None:
+        """Return which images leave now, broken by the model itself, or None if none do.
+
+        On a GPU each look waits and each new batch size is slow at first: seldom, and many at once.
+        """
+        last = query == self.attack.queries
+        host = state.y.device.type == "cpu"
+        if not (host or last or query % 10 == 0):
+            return None
+        rows = state.broken.nonzero()[:, 0]
+        if not len(rows) or not (host or last or len(rows) >= len(state.y) / 8):
+            return None
+        point = state.at[rows].permute(0, 3, 1, 2)
+        sure = verdict(
+            self.net, point, state.y[rows], targeted=self.attack.targeted, batch_size=len(rows)
+        )
+        state.broken[rows] = sure
+        return rows[sure] if bool(sure.any()) else None
