@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +9,7 @@ from tests.nets import Linear, images, small_net
 from torch import nn
 
 from diascope.attacks import (
+    APGD,
     FGSM,
     MIFGSM,
     PGD,
@@ -23,7 +19,6 @@ from diascope.attacks import (
     robustness_curve,
 )
 from diascope.attacks.base import NotFiniteWarning, verdict
-from diascope.errors import UserError
 
 GRID = [0.02, 0.04, 0.06, 0.08, 0.1, 0.12]  # breaks most of both nets
 
@@ -168,8 +163,9 @@ def test_tells_its_progress_and_refuses_nonsense():
         PGD(norm="linf", steps=3),
         PGD(norm="linf", steps=3, restarts=2, loss="margin", stop_early=True),
         MIFGSM(norm="linf", steps=4),
+        APGD(norm="linf", steps=4, stop_early=False),
     ],
-    ids=["pgd", "restarts", "mifgsm"],
+    ids=["pgd", "restarts", "mifgsm", "apgd"],
 )
 def test_is_nowhere_weaker_than_attacking_all_images_at_that_epsilon_alone(build, warm, attack):
     model, x = build(), images(24).double()
@@ -450,96 +446,3 @@ def test_the_caller_s_fields_stay_and_flags_return():
     torch.manual_seed(3)
     again = robustness_curve(model, x, torch.zeros(6).long(), attack=PGD(), epsilons=GRID)
     assert torch.equal(first.minimal_epsilon, again.minimal_epsilon)
-
-
-def resumable(path, model=None, progress=None, seed=0, x=None, **options):
-    """Compute the curve that the tests of resuming are about."""
-    model, x = model or standard(), images(24).double() if x is None else x
-    settings = {"attack": PGD(norm="linf", steps=3), "epsilons": GRID, "keep_x_adv": True}
-    settings |= options
-    return robustness_curve(
-        model,
-        x,
-        torch.arange(24) % 3,
-        batch_size=3,
-        chunk=6,
-        checkpoint=path,
-        progress=progress,
-        generator=seeded(seed),
-        **settings,
-    )
-
-
-CHILD = """
-import time
-from pathlib import Path
-from tests.attacks.test_curve import resumable
-
-path, told = Path({path!r}), []
-
-def progress(count):
-    told.append(count)
-    if sum(told) > 15 * 6:  # in the third of four chunks
-        time.sleep(600)
-
-resumable(path, progress=progress)
-"""
-
-
-def test_resumes_where_a_killed_process_was(tmp_path):
-    path = tmp_path / "curve.safetensors"
-    code, root = CHILD.format(path=str(path)), Path(__file__).parents[2]
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=root)
-    try:
-        until = time.monotonic() + 120
-        while sum(1 for _ in tmp_path.iterdir()) != 1 or _done(path) != 12:
-            assert child.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
-    finally:
-        child.kill()
-    whole, part, told = standard(), standard(), []
-    all_forwards, forwards = counted(whole), counted(part)
-    expected = resumable(None, model=whole)
-    found = resumable(path, model=part, progress=told.append)
-    for name in ("minimal_epsilon", "x_adv"):
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=1e-9, rtol=0)
-    for name in ("attacked", "carried", "not_finite"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
-    assert told[0] == 12 * len(GRID)
-    assert sum(told) == 24 * len(GRID)
-    assert 0 < sum(forwards) < 0.75 * sum(all_forwards)
-    forwards.clear()
-    resumable(path, model=part)
-    assert sum(forwards) <= 2  # the look at how the model runs
-
-
-def _done(path):
-    from safetensors.torch import load_file
-
-    return int(load_file(path)["done"].sum()) if path.exists() else 0
-
-
-def test_a_checkpoint_of_other_inputs_is_refused(tmp_path):
-    path = tmp_path / "curve.safetensors"
-    first = resumable(path)
-    changed = standard()
-    with torch.no_grad():
-        changed[1].running_mean[0] += 1e-3  # a buffer
-    for name, options in {
-        "model": {"model": changed},
-        "seed": {"seed": 1},
-        "images": {"x": images(24, seed=1).double()},
-        "attack": {"attack": PGD(norm="linf", steps=4)},
-        "epsilons": {"epsilons": GRID[1:]},
-        "options": {"refine": 1},
-    }.items():
-        with pytest.raises(UserError, match=rf"curve.safetensors: .*\({name}\)") as error:
-            resumable(path, **options)
-        assert "\n" not in str(error.value)
-    assert torch.equal(resumable(str(path)).minimal_epsilon, first.minimal_epsilon)
-    path.write_bytes(b"half a file")
-    with pytest.raises(UserError, match="cannot be read"):
-        resumable(path)

@@ -2,9 +2,10 @@
 
 from diascope.attacks.apgd import APGD
 from diascope.attacks.base import Attack, at_eps, attacks
-from diascope.attacks.curve import RobustnessCurve, independent_accuracy, robustness_curve
+from diascope.attacks.curve import RobustnessCurve, robustness_curve
 from diascope.attacks.fab import FAB
 from diascope.attacks.fgsm import FGSM
+from diascope.attacks.independent import independent_accuracy
 from diascope.attacks.mifgsm import MIFGSM
 from diascope.attacks.minimal import MinimalResult, minimal_search
 from diascope.attacks.pgd import PGD

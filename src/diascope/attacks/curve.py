@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks.base import Attack, at_eps, check_images
+from diascope.attacks.independent import check_epsilons
 from diascope.attacks.minimal import bisect
-from diascope.attacks.saved import digest, load, save
+from diascope.attacks.resume import digest, load, save
 from diascope.attacks.trial import Trial, Warm, chunks, trial
 from diascope.randomness import Noise
 
@@ -89,7 +90,7 @@ def robustness_curve(
     with the same inputs takes them from there; one with others (model, images, labels, ids, seed,
     attack, epsilons, options; not the sizes of batch and chunk) is refused with a `UserError`.
     The seed comes from `generator`, or torch's own: seed it, or no later call is the same.
-    Kept x_adv are in the file, too, which then grows with them.
+    Kept x_adv are in the file, too, all of which is written anew after each chunk.
     batch_size, chunk: images in a call of the attack, and images taken through all epsilons
     together (4 batches if None): only those are on the model's device, with their points.
     ids: (N,) number the images, so that the result does not depend on batch_size or chunk.
@@ -99,7 +100,8 @@ def robustness_curve(
     forwards an epsilon more than the attack on the images that stand, mostly far less.
     """
     check_images(x)
-    grid = _grid(epsilons)
+    check_epsilons(epsilons)
+    grid = sorted({float(e) for e in epsilons})
     with trial(
         model,
         x,
@@ -114,8 +116,8 @@ def robustness_curve(
         climb = _Climb(run, grid, warm is not None, refine, keep_x_adv, progress)
         path, inputs = None if checkpoint is None else Path(checkpoint), {}
         if path is not None:
-            options = (warm, refine, rounding, keep_x_adv, transfer_to)
-            inputs = _inputs(model, x, y, noise, run.attack, grid, options)
+            options = (warm, refine, rounding, keep_x_adv)
+            inputs = _inputs(model, transfer_to, x, y, noise, run.attack, grid, options)
         table = _blank(x, grid, keep_x_adv)
         if path is not None:
             table = load(path, inputs) or table
@@ -129,55 +131,6 @@ def robustness_curve(
         run.warn(table["not_finite"])
     del table["done"]
     return RobustnessCurve(torch.tensor(grid, dtype=torch.float64), **table)
-
-
-def independent_accuracy(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    attack: Attack,
-    epsilons: Sequence[float],
-    transfer_to: nn.Module | None = None,
-    rounding: bool = False,
-    batch_size: int = 64,
-    generator: torch.Generator | None = None,
-    ids: Tensor | None = None,
-) -> Tensor:
-    """Return the share of images that withstand each of `epsilons`, (E,) in the order given.
-
-    Every epsilon is a run of its own, from the same noise, on all images that are classified
-    correctly without an attack: nothing is carried over, so that the accuracy may rise with
-    epsilon, which is a sign of masked gradients. Arguments as for `robustness_curve`.
-    """
-    check_images(x)
-    _grid(epsilons)
-    kept = torch.zeros(len(epsilons), dtype=torch.float64)
-    with trial(
-        model,
-        x,
-        attack,
-        batch_size=batch_size,
-        generator=generator,
-        transfer_to=transfer_to,
-        rounding=rounding,
-    ) as run:
-        ids = Noise.of(x, generator, ids).ids
-        wild = torch.zeros(len(x), dtype=torch.bool)
-        for rows in chunks(torch.arange(len(x)), batch_size):
-            xs, ys, numbers = (t[rows].to(run.device) for t in (x.detach(), y, ids))
-            run.judged(xs, xs)
-            broken, not_finite = run.clean(xs, ys)
-            wild[rows] = not_finite.cpu()
-            left = (~broken).nonzero()[:, 0]
-            for place, eps in enumerate(epsilons):
-                stands = len(left)
-                if eps > 0:
-                    outcome = run.attempt(xs[left], ys[left], numbers[left], float(eps))
-                    stands -= int(outcome.broken.sum())
-                kept[place] += stands
-        run.warn(wild)
-    return kept / len(x)
 
 
 @dataclass(frozen=True)
@@ -236,13 +189,6 @@ class _Climb:
         return self.run.threat(eps).project(x + (points - x) * (eps / before), x)
 
 
-def _grid(epsilons: Sequence[float]) -> list[float]:
-    grid = sorted({float(e) for e in epsilons})
-    if not grid or not grid[0] >= 0 or not grid[-1] < torch.inf:
-        raise ValueError("epsilons must be finite numbers of at least 0, and one at least")
-    return grid
-
-
 def _blank(x: Tensor, grid: list[float], keep: bool) -> dict[str, Tensor]:
     """Return the columns of `RobustnessCurve` before any image is done."""
     none = torch.zeros(len(x), dtype=torch.bool)
@@ -268,6 +214,7 @@ def _enter(table: dict[str, Tensor], rows: Tensor, part: dict[str, Tensor]) -> N
 
 def _inputs(
     model: nn.Module,
+    transfer_to: nn.Module | None,
     x: Tensor,
     y: Tensor,
     noise: Noise,
@@ -278,6 +225,7 @@ def _inputs(
     """Return digests of all that the result depends on, by the name that a message calls it."""
     values = {
         "model": model,
+        "transfer_to": transfer_to,
         "images": x,
         "labels": y,
         "ids": noise.ids,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks.base import Attack, check_images
-from diascope.attacks.trial import Trial, Warm, chunks, trial
+from diascope.attacks.trial import Trial, chunks, trial
 from diascope.randomness import Noise
 
 
@@ -42,7 +42,7 @@ def minimal_search(
     high: float,
     low: float = 0.0,
     steps: int = 10,
-    warm: Warm = "verdict",
+    climb: bool = False,
     transfer_to: nn.Module | None = None,
     rounding: bool = False,
     batch_size: int = 64,
@@ -55,10 +55,10 @@ def minimal_search(
 
     Images broken by the attack at `high` are bisected `steps` times, each with an epsilon of its
     own: first the broken point is sent to the smaller ball and judged (one forward), then the
-    attack runs there in full. A point counts at its own norm. So the result lies within
-    (high - low) / 2^steps of an epsilon at which the attack failed, or less. `attack` is any, its
-    eps is not read. The other options are those of `robustness_curve`; `progress` hears N times
-    steps + 1 images in all. Costs up to steps + 1 attacks an image.
+    attack runs there in full, with that point as one more start if `climb`. A point counts at its
+    own norm. `attack` is any, its eps is not read; `low` is taken to be withstood. `progress`
+    hears of N * (steps + 1) images in all; the other options are those of `robustness_curve`.
+    Costs at most steps + 1 attacks and 2 * steps + 2 forwards an image.
     """
     check_images(x)
     if not 0 <= low < high:
@@ -69,7 +69,7 @@ def minimal_search(
         attack,
         batch_size=batch_size,
         generator=generator,
-        warm=warm,
+        warm="climb" if climb else None,
         transfer_to=transfer_to,
         rounding=rounding,
     ) as run:
