@@ -1,6 +1,7 @@
 """Adversarial attacks, one file a family: (model, x, y) -> x_adv; and the robustness curve."""
 
 from diascope.attacks.apgd import APGD
+from diascope.attacks.autoattack import AutoAttack
 from diascope.attacks.base import Attack, at_eps, attacks
 from diascope.attacks.curve import RobustnessCurve, robustness_curve
 from diascope.attacks.fab import FAB
@@ -19,6 +20,7 @@ __all__ = [
     "MIFGSM",
     "PGD",
     "Attack",
+    "AutoAttack",
     "MinimalResult",
     "RobustnessCurve",
     "Square",
