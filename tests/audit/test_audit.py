@@ -87,7 +87,11 @@ def subjects():
     noisy = torch.Generator().manual_seed(0)
     fragile = Eyes(1.0)
     fragile.weight.data += torch.randn(fragile.weight.shape, generator=noisy) * 0.3
-    return [Subject("fragile", fragile, None), Subject("robust", Eyes(4.0), None)]
+    robust = Eyes(4.0)
+    return [
+        Subject("fragile", fragile, None, fragile.card),
+        Subject("robust", robust, None, robust.card),
+    ]
 
 
 def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
@@ -169,7 +173,7 @@ def test_what_a_model_was_trained_on_is_left_out(dataset):
         table = pd.DataFrame({"path": paths, "group": groups, "split": splits})
         eyes = Eyes(1.0)
         eyes.card["data"] = {"name": name}
-        return Subject("m", eyes, table if len(paths) else None)
+        return Subject("m", eyes, table if len(paths) else None, eyes.card)
 
     def allowed(*subjects):
         return unseen(dataset, subjects).rows

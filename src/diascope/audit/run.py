@@ -115,7 +115,7 @@ def _results(
     models = [
         summary.model(
             s.name,
-            s.model.spec.name,
+            s.architecture,
             sum(p.numel() for p in s.model.parameters()),
             s.card.get("objective", {}),
         )

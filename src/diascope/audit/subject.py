@@ -2,57 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from diascope.data import Dataset
+from diascope.data import Dataset, Preprocess
 from diascope.errors import UserError
-from diascope.models import Classifier, load_model
 from diascope.models.checkpoint import WEIGHTS
+from diascope.models.foreign import open_model
+from diascope.models.modes import evaluating
+from diascope.settings import validate
 
 SPLIT = "split.csv"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under audit; `split` (path, group, split) says which images it was trained on."""
+    """A model under audit.
+
+    `split` (path, group, split) says which images it was trained on; `card` its classes, size,
+    preprocessing, and whatever else the header of its file tells.
+    """
 
     name: str
-    model: Classifier
+    model: nn.Module
     split: pd.DataFrame | None
+    card: Mapping[str, Any]
 
     @property
-    def card(self) -> dict[str, Any]:
-        """The header of the model's file: classes, size, preprocessing, objective."""
-        return self.model.card
+    def architecture(self) -> str:
+        """The backbone's timm name, else the name of the module's class."""
+        spec = getattr(self.model, "spec", None)
+        return str(getattr(spec, "name", type(self.model).__name__))
 
 
-def open_subjects(paths: Sequence[Path]) -> list[Subject]:
-    """Open run folders or `.safetensors` files that tell the same classes at the same size.
+def open_subjects(
+    addresses: Sequence[Path | str],
+    *,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+) -> list[Subject]:
+    """Open models (see `diascope.models.foreign`) that tell the same classes at the same size.
 
+    `classes`, in the order of the outputs, and `size` hold for models whose file does not say.
     Raises `UserError` where one cannot be opened, or does not fit the first.
     """
-    subjects = [Subject(_name(path), load_model(path), _split(path)) for path in paths]
+    subjects = [_open(str(address), classes, size) for address in addresses]
     first = subjects[0]
-    for subject, path in zip(subjects, paths, strict=True):
+    for subject, address in zip(subjects, addresses, strict=True):
         for key in ("classes", "size", "preprocess"):
-            if key not in subject.card:
-                raise UserError(f"{path}: its header does not say '{key}'; train it again")
             if subject.card[key] != first.card[key]:
                 raise UserError(
-                    f"{path}: its {key} ({subject.card[key]}) differs from that of "
+                    f"{address}: its {key} ({subject.card[key]}) differs from that of "
                     f"{first.name} ({first.card[key]}); audit them apart"
                 )
     names = [subject.name for subject in subjects]
     if len(set(names)) < len(names):
         raise UserError(f"two models are called '{names[-1]}'; rename one of them")
     return subjects
+
+
+def _open(address: str, classes: Sequence[str] | None, size: int | None) -> Subject:
+    model, card = open_model(address)
+    path = Path(address)
+    if "format" in card:  # ours
+        for key in ("classes", "size", "preprocess"):
+            if key not in card:
+                raise UserError(f"{path}: its header does not say '{key}'; train it again")
+        return Subject(_name(path), model, _split(path), card)
+    declared = {"classes": list(classes or []), "size": size or card.get("size")}
+    for key, value in declared.items():
+        if not value:
+            raise UserError(f"{address}: nothing says its {key}; give --{key}")
+    preprocess = validate(Preprocess, card.get("preprocess", {}), "preprocess")
+    card = {**card, **declared, "preprocess": preprocess.model_dump()}
+    _probe(address, model, card)
+    name = re.sub(r"[^\w.-]+", "-", Path(address.partition(":")[2]).stem)
+    return Subject(name, model, None, card)
+
+
+@torch.no_grad()
+def _probe(address: str, model: nn.Module, card: Mapping[str, Any]) -> None:
+    """Raise `UserError` unless one grey image gives a logit for each class, or one for two."""
+    shape = (1, card["preprocess"]["channels"], card["size"], card["size"])
+    try:
+        with evaluating(model) as inner:
+            logits = inner(torch.full(shape, 0.5))
+    except Exception as error:  # whatever a foreign module raises
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{address}: fails on an image of shape {shape}: {reason}") from None
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise UserError(f"{address}: returns {kind} for one image, not logits of shape (1, K)")
+    known, given = logits.shape[1], len(card["classes"])
+    if known != given and not (known == 1 and given == 2):
+        raise UserError(
+            f"{address}: has {known} outputs, and {given} classes are declared "
+            f"({', '.join(card['classes'])}); give --classes in the order of its outputs"
+        )
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from diascope.audit import Results
+    from collections.abc import Sequence
+
+    from diascope.audit import AuditSettings, Results
 
 SEVERITIES = ("info", "low", "medium", "high")
 
 
 def audit(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Run folders or .safetensors files.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run folders, .safetensors files, timm-name:weights, or package.module:factory.",
+        ),
     ],
     data: Annotated[
         str, typer.Option(help="A named dataset (ham10000:/path), a folder, or a CSV table.")
@@ -31,6 +37,13 @@ def audit(
     images: Annotated[int | None, typer.Option(help="Audit that many, drawn by lot.")] = None,
     cases: Annotated[int, typer.Option(help="How many cases to show.")] = 12,
     explainer: Annotated[str, typer.Option(help="The explanation to measure.")] = "gradient",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="For a model whose file does not say: its classes, as its outputs go."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="For a model whose file does not say: its image size.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The seed of attack, draw and bootstrap.")] = 0,
     skip_unreadable: Annotated[
         bool, typer.Option(help="Leave out images that cannot be read, and say how many.")
@@ -59,33 +72,38 @@ def audit(
         "seed": seed,
     }
     settings = validate(AuditSettings, content, "audit")
-    results = run(models, data, settings, out, skip_unreadable)
+    names = [part.strip() for part in classes.split(",")] if classes is not None else None
+    results = run(
+        models, data, settings, out, skip_unreadable=skip_unreadable, classes=names, size=size
+    )
     worst = [f for f in results.findings if _rank(f.severity) >= _rank(fail_on or "high")]
     if fail_on is not None and worst:
         raise typer.Exit(1)
 
 
 def run(
-    models: list[Path],
+    models: Sequence[Path | str],
     data: str,
-    settings: object,
+    settings: AuditSettings,
     out: Path,
+    *,
     skip_unreadable: bool = False,
+    classes: list[str] | None = None,
+    size: int | None = None,
     title: str = "",
     command: str = "",
 ) -> Results:
     """Audit models on the images of `data` they have not seen, and write the report."""
-    from diascope.audit import AuditSettings, open_subjects, unseen_pixels
     from diascope.audit import audit as run_audit
+    from diascope.audit import open_subjects, unseen_pixels
     from diascope.cli.console import progress, say
     from diascope.data import open_data
     from diascope.errors import UserError
     from diascope.report import write_report
 
-    assert isinstance(settings, AuditSettings)
     settings.build_attack(), settings.build_explainer()
-    subjects = open_subjects(models)
     dataset = open_data(data)
+    subjects = open_subjects(models, classes=classes or dataset.classes, size=size)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "tables").mkdir(exist_ok=True)
