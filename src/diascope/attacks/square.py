@@ -152,8 +152,8 @@ class _Search:
     def __call__(self, moves: Moves, y: Tensor) -> _State:
         """Spend the queries on images around moves.x (B, H, W, C) and return where they ended."""
         attack, noise = self.attack, self.noise
-        out = state = self._begin(moves, y)
-        u = torch.empty(0)
+        out = self._begin(moves, y)
+        state, u = out.take(out.rows), torch.empty(0)
         for query in range(1, attack.queries + 1):
             block, slot = divmod(query - 2, _BLOCK)
             if query == 1:
@@ -169,7 +169,7 @@ class _Search:
                 continue
             out.put(state.take(gone))
             keep = (~state.broken).nonzero()[:, 0]
-            state, moves, noise = state.take(keep), windows.take(moves, keep), noise.take(keep)
+            state, moves, noise = state.take(keep), moves.take(keep), noise.take(keep)
             u = u[keep] if query > 1 else u
             if not len(keep):
                 break

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 querie
 _GRID = 5  # the L2 start is a grid of so many bumps a side
 
 
-class Moves(Protocol):
+@dataclass(frozen=True)
+class Moves:
     """Points of the ball around images `x` (B, H, W, C) to ask the model about."""
 
     x: Tensor
@@ -29,18 +30,22 @@ class Moves(Protocol):
     @property
     def count(self) -> int:
         """How many random numbers a move takes."""
-        ...
+        raise NotImplementedError
 
     def start(self, noise: Noise, stream: int) -> Tensor:
         """Return the first points, (B, H, W, C)."""
-        ...
+        raise NotImplementedError
 
     def propose(self, at: Tensor, u: Tensor, share: float) -> Tensor:
         """Return points that differ from `at` in a window of `share` of the pixels.
 
         u: (B, count), uniform in [0, 1).
         """
-        ...
+        raise NotImplementedError
+
+    def take(self, rows: Tensor) -> Self:
+        """Return the moves of some of the images."""
+        return replace(self, x=self.x[rows], threat=self.threat.take(rows))
 
 
 def moves(x: Tensor, threat: Threat) -> Moves:
@@ -49,23 +54,15 @@ def moves(x: Tensor, threat: Threat) -> Moves:
     return Squares(pixels, threat) if threat.norm == "linf" else Windows(pixels, threat)
 
 
-def take(these: Moves, rows: Tensor) -> Moves:
-    """Return the moves of some of the images."""
-    return replace(these, x=these.x[rows], threat=these.threat.take(rows))  # type: ignore[type-var]
-
-
 def share(query: int, queries: int, first: float) -> float:
     """Return the share of the pixels in the window: `first`, halved as the budget is spent."""
     spent = query * 10_000 / queries
-    return first / 2 ** sum(spent > mark for mark in _HALVINGS)
+    return first * 0.5 ** sum(spent > mark for mark in _HALVINGS)
 
 
 @dataclass(frozen=True)
-class Squares:
+class Squares(Moves):
     """L-inf: squares of one colour at +-eps (Andriushchenko et al. 2020, algorithm 2)."""
-
-    x: Tensor
-    threat: Threat
 
     @property
     def count(self) -> int:
@@ -88,15 +85,12 @@ class Squares:
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Moves):
     """L2: mass moved from one window into a bump in another (algorithm 3).
 
     L1: the same with sums of |.| for lengths, then the nearest point of ball and bounds (Croce
     and Hein 2021).
     """
-
-    x: Tensor
-    threat: Threat
 
     @property
     def count(self) -> int:
