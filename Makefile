@@ -23,6 +23,7 @@ format: $(VENV)/.installed-dev
 
 # Run folders of a standard and a robust model (of 224 pixels, and of 64 where others are to be
 # taken there) and their data, such as DATA=ham10000:/path; without them untrained stand-ins.
+# IMAGES: on how many strength is compared. DEVICE=cuda: on a GPU. QUICK=1: a smoke test.
 STANDARD_64 ?= $(STANDARD)
 ROBUST_64 ?= $(ROBUST)
 IMAGES ?= 500

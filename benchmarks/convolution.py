@@ -52,7 +52,8 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     low = gains_from_bf16(device)
     batch = 2 if args.quick else (256 if device.type == "cuda" else 16)
     shapes = SHAPES[:2] if args.quick else SHAPES
-    shape, convolution, work = _fastest(shapes, batch, torch.bfloat16 if low else None, device)
+    dtype = torch.bfloat16 if low else torch.float32
+    shape, convolution, work = _fastest(shapes, batch, dtype, device, 0.05 if args.quick else 1.0)
     attack = PGD(norm="l2", eps=EPS, steps=STEPS, rel_step_size=0.2)
     contenders = {"diascope": lambda number: attack(model, x, y), "convolution": convolution}
     seconds = rounds(contenders, args.pairs, device)
@@ -82,14 +83,15 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 def _fastest(
     shapes: Sequence[tuple[int, int]],
     batch: int,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     device: torch.device,
+    at_least: float,
 ) -> tuple[tuple[int, int], Callable[[int], object], float]:
-    """Return the shape of the highest rate, a contender of 0.2 s or so, and its operations."""
+    """Return the shape of the highest rate, a contender of so many seconds, and its operations."""
     best, found = 0.0, None
     with _searching():
         for channels, side in shapes:
-            once = _convolution(batch, channels, side, dtype or torch.float32, device)
+            once = _convolution(batch, channels, side, dtype, device)
             work = 2 * 2 * 9 * channels**2 * side**2 * batch
             once(0), once(0)
             seconds = min(timed(once, 0, device) for _ in range(5))
@@ -97,7 +99,7 @@ def _fastest(
                 best, found = work / seconds, ((channels, side), once, work, seconds)
     assert found is not None
     shape, once, work, seconds = found
-    times = max(1, round(0.2 / seconds))
+    times = max(1, round(at_least / seconds))
 
     def repeated(number: int) -> None:
         with _searching():

@@ -79,16 +79,18 @@ def speed_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
 def strength_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a table of robust accuracies: one line an attack, model, eps and peer."""
     lines = [
-        f"{'attack':<14}{'model':<10}{'eps':>9}  {'peer':<14}{'images':>7}"
-        f"{'ours':>8}{'peer':>8}{'difference':>12}  verdict"
+        f"{'attack':<14}{'model':<14}{'eps':>9}  {'peer':<14}{'images':>7}"
+        f"{'ours':>8}{'peer':>8}{'difference':>12}{'alone':>9}{'p':>8}  verdict"
     ]
     for r in records:
         verdict = "no weaker" if r["no_weaker"] else "WEAKER"
+        model = f"{r['model']} {r['size']}"
+        alone = f"{r['broken_by_ours_alone']}:{r['broken_by_peer_alone']}"
         mark = "" if r["meaningful"] else " (untrained: no meaning)"
         lines.append(
-            f"{r['attack']:<14}{r['model']:<10}{r['eps']:>9.4g}  {r['peer']:<14}{r['images']:>7}"
+            f"{r['attack']:<14}{model:<14}{r['eps']:>9.4g}  {r['peer']:<14}{r['images']:>7}"
             f"{r['accuracy']:>8.2%}{r['peer_accuracy']:>8.2%}{r['points']:>+8.2f} pts"
-            f"  {verdict}{mark}"
+            f"{alone:>9}{r['p']:>8.2g}  {verdict}{mark}"
         )
     return lines
 

@@ -3,12 +3,15 @@
 For every attack that is timed, on the same images, labels, epsilons, steps and step sizes, on a
 standard and a robust model. Every image that anyone gives back is judged by one judge: the model
 itself, in float32, in eval mode (`diascope.attacks.base.verdict`, which our curve asks too).
-Attacks that give images back have them checked against ball and pixel bounds as well.
+An image outside ball or pixel bounds counts as not attacked, and is counted. Where
+random starts decide over a few images a difference may be chance: `p` is the probability of so
+many more images broken by the peer alone, were both equally strong (the one-sided sign test).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.autoattack import add_threat, threat_of
+from benchmarks.autoattack import QUICK, add_threat, their_versions, threat_of
 from benchmarks.curve import EPSILONS, our_curve
 from benchmarks.inputs import Bench, Net, entry, open_bench, parser
 from benchmarks.pgd import EPS, REL_STEP_SIZE, STEPS
@@ -35,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> list[Finding]:
     bench = open_bench(args, args.models, args.images, args.size)
     shared = circumstances(torch.device(args.device))
     findings = []
+    print(strength_lines([])[0])
     for kind in args.models:
         net = bench.nets[kind]
         for name in args.attacks:
@@ -90,8 +94,8 @@ def _pgd(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
         for name in peers.installed():
             run = peers.pgd(name, net.model, "l2", eps, STEPS, REL_STEP_SIZE * eps)
             torch.manual_seed(args.seed)
-            theirs, excess = _attacked(run, bench.x, y, net, Threat("l2", eps), args.batch_size)
-            yield _compared(name, eps, stands, theirs) | {"peer_excess": excess}
+            theirs, outside = _attacked(run, bench.x, y, net, Threat("l2", eps), args.batch_size)
+            yield _compared(name, eps, stands, theirs) | {"peer_outside": outside}
 
 
 def _curve(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
@@ -101,19 +105,16 @@ def _curve(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding
     correct = our_curve(net.model, x, y, steps, args.seed).correct
     run = peers.foolbox_curve(net.model, EPSILONS, steps, args.batch_size)
     torch.manual_seed(args.seed)
-    stands, excess = [], torch.full((len(EPSILONS),), -1.0)
-    for xs, ys in zip(
-        torch.split(x, args.batch_size), torch.split(y, args.batch_size), strict=True
-    ):
-        advs = run(xs, ys)
-        stands.append(torch.stack([~verdict(net.model, x_adv, ys) for x_adv in advs], 1).cpu())
-        for place, (eps, x_adv) in enumerate(zip(EPSILONS, advs, strict=True)):
-            found = _excess(x_adv, xs, Threat("linf", eps))
-            excess[place] = max(found, float(excess[place]))
+    stands, outside = [], 0
+    for xs, ys in zip(*(torch.split(t, args.batch_size) for t in (x, y)), strict=True):
+        threats = [Threat("linf", eps) for eps in EPSILONS]
+        judged = [_withstood(a, xs, ys, net, t) for a, t in zip(run(xs, ys), threats, strict=True)]
+        stands.append(torch.stack([stood for stood, _ in judged], 1))
+        outside += sum(count for _, count in judged)
     theirs = torch.cat(stands)
     for place, eps in enumerate(EPSILONS):
         yield _compared("foolbox", eps, correct[:, place], theirs[:, place]) | {
-            "peer_excess": float(excess[place]),
+            "peer_outside": outside,
             "peer_accuracy_nested": _share(theirs[:, : place + 1].all(1)),
         }
 
@@ -123,18 +124,19 @@ def _autoattack(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Fi
     from diascope.attacks import AutoAttack
 
     norm, eps = threat_of(net, args)
-    attack = AutoAttack(norm=norm, eps=eps)
+    quick = QUICK if args.quick else {}
+    attack = AutoAttack(norm=norm, eps=eps, **quick)
     generator = torch.Generator().manual_seed(args.seed)
     threat, y = Threat(norm, eps), bench.labels(net)
-    run = peers.torchattacks_autoattack(net.model, norm, eps, args.seed)
 
     def ours(x: Tensor, y: Tensor) -> Tensor:
         found: Tensor = attack(net.model, x, y, generator=generator)
         return found
 
     stands, _ = _attacked(ours, bench.x, y, net, threat, args.batch_size)
-    theirs, excess = _attacked(run, bench.x, y, net, threat, args.batch_size)
-    yield _compared("torchattacks", eps, stands, theirs) | {"norm": norm, "peer_excess": excess}
+    for name, run in their_versions(net, norm, eps, args).items():
+        theirs, outside = _attacked(run, bench.x, y, net, threat, args.batch_size)
+        yield _compared(name, eps, stands, theirs) | {"norm": norm, "peer_outside": outside}
 
 
 COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Finding]]] = {
@@ -146,32 +148,37 @@ COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Findi
 
 def _attacked(
     attack: peers.Attacker, x: Tensor, y: Tensor, net: Net, threat: Threat, batch_size: int
-) -> tuple[Tensor, float]:
-    """Return which images withstand the attack, (N,) bool, and how far it left the ball."""
+) -> tuple[Tensor, int]:
+    """Return which images withstand the attack, (N,) bool, and how many left the ball."""
     parts = zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
     x_adv = torch.cat([attack(xs, ys).detach().to(x.dtype) for xs, ys in parts])
-    return ~verdict(net.model, x_adv, y).cpu(), _excess(x_adv, x, threat)
+    return _withstood(x_adv, x, y, net, threat)
 
 
-def _excess(x_adv: Tensor, x: Tensor, threat: Threat) -> float:
-    """Return by how much the largest perturbation exceeds eps, as a share of it.
+def _withstood(x_adv: Tensor, x: Tensor, y: Tensor, net: Net, threat: Threat) -> tuple[Tensor, int]:
+    """Return which images withstand, (N,) bool on the host, and how many are no example at all.
 
-    Raises where an image leaves [0, 1].
+    These left the ball by more than rounding, or [0, 1]; the images themselves are judged.
     """
-    if x_adv.min() < 0 or x_adv.max() > 1:
-        raise RuntimeError(f"pixels from {x_adv.min():.3g} to {x_adv.max():.3g}")
-    return float(threat.size(x_adv - x).max() / threat.eps - 1)
+    outside = threat.size(x_adv - x) > threat.eps * (1 + 1e-3)
+    outside |= ((x_adv < 0) | (x_adv > 1)).flatten(1).any(1)
+    judged = torch.where(outside.view(-1, 1, 1, 1), x, x_adv)
+    return ~verdict(net.model, judged, y).cpu(), int(outside.sum())
 
 
 def _compared(peer: str, eps: float, ours: Tensor, theirs: Tensor) -> Finding:
     """Return both accuracies, and on how many images the two disagree."""
+    alone, peer_alone = int((~ours & theirs).sum()), int((ours & ~theirs).sum())
+    either = alone + peer_alone
+    at_least = sum(math.comb(either, k) for k in range(peer_alone, either + 1))
     return {
         "peer": peer,
         "eps": eps,
         "accuracy": _share(ours),
         "peer_accuracy": _share(theirs),
-        "broken_by_ours_alone": int((~ours & theirs).sum()),
-        "broken_by_peer_alone": int((ours & ~theirs).sum()),
+        "broken_by_ours_alone": alone,
+        "broken_by_peer_alone": peer_alone,
+        "p": at_least / 2**either,
     }
 
 

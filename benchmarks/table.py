@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.quick:
         records = [r for r in records if not r.get("quick")]
     speed = _newest([r for r in records if "spread" in r], "row")
-    strength = _newest([r for r in records if "attack" in r], "attack", "model", "eps", "peer")
+    strength = _newest(
+        [r for r in records if "attack" in r], "size", "attack", "model", "eps", "peer"
+    )
     for rows, lines in ((speed, speed_lines), (strength, strength_lines)):
         if rows:
             print("\n".join([*setting_lines(rows[-1] | {"notes": []}), *lines(rows), ""]))

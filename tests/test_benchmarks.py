@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("foolbox", reason="foolbox is not installed")
 pytest.importorskip("torchattacks", reason="torchattacks is not installed")
 
-from benchmarks import convolution, inputs, peers, pgd, record, timing
+from benchmarks import convolution, inputs, peers, pgd, record, strength, timing
 
 from diascope.attacks import Threat
 from diascope.attacks.base import verdict
@@ -90,3 +90,32 @@ def test_operations_of_a_net_that_can_be_counted_by_hand():
     by_hand = 2 * (5 * 16 * 27 + 10 * 16 * 1 + 160 * 4)
     assert convolution.forward_operations(net, torch.rand(1, 3, 8, 8)) == by_hand
     assert convolution.forward_operations(net, torch.rand(3, 3, 8, 8)) == 3 * by_hand
+
+
+def test_torchattacks_autoattack_has_the_steps_asked_for():
+    """As it comes it takes 10, which the standard version does not: the benchmark says so."""
+    model = inputs.untrained(0, tiny=True).eval()
+    for steps, expected in ((100, 100), (None, 10)):
+        attack = peers.torchattacks_autoattack(model, "linf", 0.01, 0, steps=steps)
+        *iterative, square = attack._autoattack.attacks
+        assert [type(member).__name__ for member in iterative] == ["APGD", "APGDT", "FAB"]
+        assert {member.steps for member in iterative} == {expected}
+        assert square.n_queries == 5000
+
+
+def test_images_outside_the_ball_or_the_bounds_break_nothing():
+    model = inputs.untrained(0, tiny=True).eval()
+    net = inputs.Net("standard", model, trained=False)
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    far = (x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    wrong = (y + 1) % inputs.CLASSES
+    stood, outside = strength._withstood(far, x, y, net, Threat("linf", 0.1))
+    assert outside == 4
+    assert stood.all()
+    stood, outside = strength._withstood(x * 1.001, x, wrong, net, Threat("linf", 0.1))
+    assert outside == 0
+    assert not stood.any()
+    _, outside = strength._withstood(x - 0.11, x, y, net, Threat("linf", 0.2))
+    assert 0 < outside <= 4
