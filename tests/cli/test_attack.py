@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diascope.attacks.base import verdict
+from diascope.attacks.base import attacks, verdict
 from diascope.attacks.saving import read_images
 from diascope.cli.main import main
 from diascope.data import Preprocess
@@ -165,6 +165,27 @@ def test_labels_and_targets_are_those_given(diascope, place, tmp_path):
     assert [row["after"]["prediction"] for row in rows] == ["bkl"] * 3
     assert all(row["after"]["broken"] for row in rows)
     assert [row["label"] for row in rows] == own
+
+
+CHEAP = {
+    "apgd": ["steps=3"],
+    "autoattack": ["steps=2", "queries=10"],
+    "boundary": ["queries=100", "eps=null"],
+    "fab": ["steps=3", "eps=.inf"],
+    "square": ["queries=20"],
+}
+
+
+@pytest.mark.parametrize("name", attacks.names())
+def test_every_attack_can_be_named(diascope, place, tmp_path, name):
+    words = ("attack", "m", "a.png", "b.png", "--attack", name, *CHEAP.get(name, []))
+    done = diascope(*words, "--out", tmp_path / "out", cwd=place)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["attack"]["name"] == name
+    assert len(results["images"]) == 2
+    aimed = diascope(*words, "--target", "mel", "--out", tmp_path / "aimed", cwd=place)
+    assert aimed.returncode == 0, aimed.stderr
 
 
 def test_what_8_bits_undo_is_said(diascope, place, tmp_path):

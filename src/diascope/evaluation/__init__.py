@@ -3,6 +3,12 @@
 from diascope.evaluation.localisation import centre_prior, localisation_table
 from diascope.evaluation.measures import MEASURES
 from diascope.evaluation.measures.localisation import AveragePrecision, MassInside, PointingGame
+from diascope.evaluation.measures.perturbation import EnergyInside, LevelRange, PictureContrast
+from diascope.evaluation.perturbation import (
+    energy_inside,
+    perturbation_pictures,
+    perturbation_table,
+)
 from diascope.evaluation.predictions import (
     predict,
     predict_logits,
@@ -26,8 +32,11 @@ from diascope.evaluation.tables import read_table, write_table
 __all__ = [
     "MEASURES",
     "AveragePrecision",
+    "EnergyInside",
     "Interval",
+    "LevelRange",
     "MassInside",
+    "PictureContrast",
     "PointingGame",
     "bootstrap_curve",
     "bootstrap_curve_difference",
@@ -37,7 +46,10 @@ __all__ = [
     "bootstrap_statistic",
     "bootstrap_statistics",
     "centre_prior",
+    "energy_inside",
     "localisation_table",
+    "perturbation_pictures",
+    "perturbation_table",
     "predict",
     "predict_logits",
     "prediction_table",

@@ -1,0 +1,58 @@
+"""The pages of the documentation run: every Python snippet, from the first to the last."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from diascope.attacks import attacks
+from diascope.data import Preprocess, load_pixels, open_dataset
+from diascope.models import create_model, save_model
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def snippets(page: str) -> list[tuple[int, str]]:
+    """Return line number and text of each Python snippet of a page."""
+    text = (DOCS / page).read_text()
+    found = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text[: m.start(1)].count("\n"), m[1]) for m in found]
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A folder as `make demo` leaves it, with a small model whose images stand near an edge."""
+    monkeypatch.chdir(tmp_path)
+    data = open_dataset("phantom", images=8, size=64, seed=1)
+    x = load_pixels(data, size=64).x()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(
+            "resnet18", len(data.classes), layers=[1, 1, 1, 1], channels=[8, 8, 8, 8]
+        ).eval()
+    with torch.no_grad():
+        model.backbone.fc.weight.mul_(10)
+        model.backbone.fc.bias.sub_(model(x).mean(0))
+    card = {"classes": data.classes, "size": 64, "preprocess": Preprocess().model_dump()}
+    save_model(model, tmp_path / "demo" / "standard" / "model.safetensors", **card)
+    return tmp_path
+
+
+def test_attacks(demo):
+    found = snippets("attacks.md")
+    assert len(found) >= 9
+    names: dict[str, object] = {}
+    for line, text in found:
+        exec(compile("\n" * line + text, DOCS / "attacks.md", "exec"), names)
+    assert names["curve"].accuracy.shape == (4,)
+    assert (demo / "curve.safetensors").exists()
+    assert len(list((demo / "rounded").glob("*.png"))) == 8
+
+
+def test_attacks_names_every_member():
+    text = (DOCS / "attacks.md").read_text()
+    for name in attacks.names():
+        assert f"| `{name}` | `{attacks[name].__name__}` |" in text
