@@ -19,6 +19,7 @@ from diascope.attacks import (
     robustness_curve,
 )
 from diascope.attacks.base import NotFiniteWarning, verdict
+from diascope.randomness import Noise
 
 GRID = [0.02, 0.04, 0.06, 0.08, 0.1, 0.12]  # breaks most of both nets
 
@@ -41,6 +42,22 @@ def counted(model):
     seen = []
     model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     return seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushing:
+    """Adds a size to every pixel: of `sizes`, the last whose epsilon is not above its own."""
+
+    norm: str = "linf"
+    eps: float | torch.Tensor = 0.1
+    sizes: tuple[tuple[float, float], ...] = ()
+
+    def __call__(self, model, x, y, *, generator=None, ids=None):
+        eps = torch.as_tensor(self.eps, dtype=x.dtype).expand(len(x))
+        size = torch.zeros_like(eps)
+        for least, value in self.sizes:
+            size = torch.where(eps >= least, value, size)
+        return x + size.view(-1, 1, 1, 1)
 
 
 def independently_broken(model, x, y, attack, epsilons, seed=0):
@@ -267,6 +284,65 @@ def test_refining_comes_nearer_to_the_margin_and_leaves_the_grid():
     assert coarse.minimal_epsilon.unique().numel() < 5 < fine.minimal_epsilon.unique().numel()
 
 
+class Shells(nn.Module):
+    """Wrong where the farthest pixel is 0.05 to 0.15 from 0.5, and from 0.25 on."""
+
+    def forward(self, x):
+        far = (x - 0.5).abs().flatten(1).amax(1, keepdim=True)
+        inside = (far - 0.05) * (far - 0.15) * (0.25 - far)
+        return torch.cat([inside, -inside], 1)
+
+
+def test_refining_stays_above_what_an_image_withstood():
+    x, y = torch.full((2, 1, 2, 2), 0.5).double(), torch.zeros(2).long()
+    curve = robustness_curve(
+        Shells(), x + 1e-6, y, attack=FGSM(norm="linf"), epsilons=[0.2, 0.3], refine=12
+    )
+    assert curve.accuracy.tolist() == [1, 0]
+    torch.testing.assert_close(curve.minimal_epsilon, x.new_full((2,), 0.25), atol=1e-4, rtol=0)
+
+
+def test_refining_a_small_point_that_was_found_late_leaves_the_grid():
+    attack = Pushing(sizes=((0.0, 0.0), (0.15, 0.1)))  # at 0.2 it finds what it missed at 0.1
+    x, y = torch.full((2, 1, 2, 2), 0.5).double(), torch.zeros(2).long()
+    curve = robustness_curve(
+        Shells(), x, y, attack=attack, epsilons=[0.12, 0.2], refine=5, keep_x_adv=True
+    )
+    assert curve.accuracy.tolist() == [1, 0]
+    assert (curve.minimal_epsilon > 0.12).all()
+    assert (curve.minimal_epsilon < 0.13).all()
+
+
+def test_every_call_has_the_noise_that_the_attack_alone_would_have():
+    @dataclass(frozen=True, kw_only=True)
+    class Recording:
+        norm: str = "linf"
+        eps: float = 0.1
+
+        def __call__(self, model, x, y, *, generator=None, ids=None):
+            noise = Noise.of(x, generator, ids)
+            seen.extend((noise.seed, i) for i in noise.ids.tolist())
+            return x
+
+    x, y = images(5), small_net()(images(5)).argmax(1)
+    for generator in (seeded(8), None):
+        seen = []
+        torch.manual_seed(8)
+        robustness_curve(
+            small_net(),
+            x,
+            y,
+            attack=Recording(),
+            epsilons=[0.1, 0.2],
+            generator=generator,
+            ids=torch.arange(5) + 70,
+            batch_size=2,
+        )
+        alone = Noise.of(x, seeded(8), None).seed
+        assert seen == [(alone, 70 + i) for i in (0, 1, 2, 3, 4) * 2]
+    assert int(torch.randint(2**62, (1,))) != alone  # the caller's generator went on
+
+
 @pytest.mark.parametrize("refine", [0, 3])
 def test_chunks_change_nothing(refine):
     model, x = standard(), images(20).double()
@@ -305,19 +381,11 @@ def test_no_images_make_an_empty_curve():
 
 
 def test_independent_runs_may_rise_where_the_curve_cannot():
-    class Masked(nn.Module):
-        """Wrong in a shell around the image at 0.5 alone; larger steps jump over it."""
-
-        def forward(self, x):
-            far = (x - 0.5).abs().flatten(1).amax(1, keepdim=True)
-            inside = (far - 0.05) * (far - 0.15)
-            return torch.cat([inside, -inside], 1)
-
     x, y, attack = torch.full((4, 1, 2, 2), 0.5), torch.zeros(4).long(), FGSM(norm="linf")
-    x = x + torch.tensor([[1e-3, -1e-3], [1e-3, -1e-3]])
-    arguments = {"attack": attack, "epsilons": [0.3, 0.1, 0.0]}
-    assert independent_accuracy(Masked(), x, y, **arguments).tolist() == [1.0, 0.0, 1.0]
-    assert robustness_curve(Masked(), x, y, **arguments).accuracy.tolist() == [1.0, 0.0, 0.0]
+    x = x + 1e-3
+    arguments = {"attack": attack, "epsilons": [0.2, 0.1, 0.0]}
+    assert independent_accuracy(Shells(), x, y, **arguments).tolist() == [1.0, 0.0, 1.0]
+    assert robustness_curve(Shells(), x, y, **arguments).accuracy.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_independent_accuracy_is_that_of_the_attack_alone():
@@ -434,6 +502,11 @@ def test_logits_not_finite_are_told_once_and_attacked_no_more():
     assert (curve.minimal_epsilon[:4] == 0).all()
     assert curve.attacked[0] == 8
     assert sum(seen) < 12 * 2 + 8 * len(GRID) * 5
+    with pytest.warns(NotFiniteWarning, match="4 of 12"):
+        wanted = robustness_curve(
+            model, x, (y + 1) % 3, attack=PGD(steps=3, targeted=True), epsilons=[0.01]
+        )
+    assert (wanted.minimal_epsilon[:4] == 0).all()
 
 
 def test_the_caller_s_fields_stay_and_flags_return():

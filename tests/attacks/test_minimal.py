@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from tests.nets import Linear, images, small_net
@@ -85,6 +87,34 @@ def test_the_shrunk_point_spares_attacks():
     model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     minimal_search(model, x, y, attack=PGD(norm="linf", steps=20), high=0.2, steps=8)
     assert sum(seen) < 0.85 * 30 * 9 * 20
+
+
+def test_a_point_below_what_seemed_withstood_lowers_that_again():
+    class Lopsided(nn.Module):
+        """Wrong for images brighter by 0.15 or darker by 0.02."""
+
+        def forward(self, x):
+            far = (x - 0.5).flatten(1).mean(1, keepdim=True)
+            far = torch.maximum(far - 0.15, -far - 0.02)
+            return torch.cat([-far, far], 1)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Fitful:
+        """Brightens above 0.18, darkens by 0.03 above 0.1, does nothing above 0.05."""
+
+        norm: str = "linf"
+        eps: float | torch.Tensor = 0.1
+
+        def __call__(self, model, x, y, *, generator=None, ids=None):
+            eps = torch.as_tensor(self.eps, dtype=x.dtype).expand(len(x))
+            size = torch.where(eps > 0.05, 0.0, -eps)
+            size = torch.where(eps > 0.1, -0.03, size)
+            size = torch.where(eps > 0.18, eps, size)
+            return x + size.view(-1, 1, 1, 1)
+
+    x, y = torch.full((3, 1, 2, 2), 0.5).double(), torch.zeros(3).long()
+    found = minimal_search(Lopsided(), x, y, attack=Fitful(), high=0.19, steps=12).epsilon
+    torch.testing.assert_close(found, torch.full_like(found, 0.02), atol=1e-3, rtol=0)
 
 
 def test_low_is_a_floor_and_the_rest_is_refused():
