@@ -53,9 +53,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def speed_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a table of times: one line a row and peer."""
+    """Return a table of times: one line a row and peer.
+
+    Times are medians; in brackets stands the interval of `benchmarks.timing.Ratio`.
+    """
     head = f"{'row':<4}{'what':<42}{'peer':<14}{'ours, s':>9}{'theirs, s':>11}"
-    lines = [f"{head}{'theirs / ours':>22}{'images/s':>18}"]
+    lines = [f"{head}{'theirs / ours':>22}{'images/s':>18}{'pairs':>7}"]
     for record in records:
         ours = record["spread"]["diascope"]["median"]
         rate = record["images_per_second"]
@@ -64,14 +67,16 @@ def speed_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
             rates = f"{rate['diascope']:.3g} : {rate[peer]:.3g}"
             theirs = record["spread"][peer]["median"]
             start = f"{record['row']:<4}{record['title']:<42}{peer:<14}"
-            lines.append(f"{start}{ours:>9.3f}{theirs:>11.3f}{between:>22}{rates:>18}")
+            lines.append(
+                f"{start}{ours:>9.3f}{theirs:>11.3f}{between:>22}{rates:>18}{found['pairs']:>7}"
+            )
         if "share" in record:
             found = record["share"]
             between = f"{found['median']:.1%} [{found['low']:.1%}, {found['high']:.1%}]"
             what = f"{record['precision']} conv."
             start = f"{record['row']:<4}{record['title']:<42}{what:<14}"
             lines.append(
-                f"{start}{ours:>9.3f}{'':>11}{between:>22}{rate['diascope']:>11.3g} imgs/s"
+                f"{start}{ours:>9.3f}{'':>11}{between:>22}{rate['diascope']:>18.3g}{found['pairs']:>7}"
             )
     return lines
 
@@ -84,13 +89,13 @@ def strength_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
     for r in records:
         verdict = "no weaker" if r["no_weaker"] else "WEAKER"
+        verdict = verdict if r["meaningful"] else "(untrained: no meaning)"
         model = f"{r['model']} {r['size']}"
         alone = f"{r['broken_by_ours_alone']}:{r['broken_by_peer_alone']}"
-        mark = "" if r["meaningful"] else " (untrained: no meaning)"
         lines.append(
             f"{r['attack']:<14}{model:<14}{r['eps']:>9.4g}  {r['peer']:<14}{r['images']:>7}"
             f"{r['accuracy']:>8.2%}{r['peer_accuracy']:>8.2%}{r['points']:>+8.2f} pts"
-            f"{alone:>9}{r['p']:>8.2g}  {verdict}{mark}"
+            f"{alone:>9}{r['p']:>8.2g}  {verdict}"
         )
     return lines
 
