@@ -3,6 +3,7 @@
 from diascope.attacks.apgd import APGD
 from diascope.attacks.autoattack import AutoAttack
 from diascope.attacks.base import Attack, at_eps, attacks
+from diascope.attacks.boundary import BoundaryAttack, BoundaryResult
 from diascope.attacks.curve import RobustnessCurve, robustness_curve
 from diascope.attacks.fab import FAB
 from diascope.attacks.fgsm import FGSM
@@ -21,6 +22,8 @@ __all__ = [
     "PGD",
     "Attack",
     "AutoAttack",
+    "BoundaryAttack",
+    "BoundaryResult",
     "MinimalResult",
     "RobustnessCurve",
     "Square",
