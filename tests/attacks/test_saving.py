@@ -70,7 +70,7 @@ def test_the_readers_of_datasets_see_the_same_pixels(tmp_path):
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_rounding_never_leaves_the_ball(tmp_path, norm):
-    eps = {"linf": 0.02, "l2": 0.7, "l1": 9.0}[norm]
+    eps = {"linf": 4.7 / 255, "l2": 0.7, "l1": 9.0}[norm]
     x = eight_bits()
     x_adv, _ = attacked(small_net(), x, eps, norm)
     saved = save_images(tmp_path, x_adv, x, named(6))
