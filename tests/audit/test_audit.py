@@ -13,7 +13,7 @@ from torch import nn
 
 from diascope.audit import AuditSettings, Subject, audit, open_subjects, unseen, unseen_pixels
 from diascope.audit.cases import choose, rounded, shown_epsilons
-from diascope.data import Dataset, load_pixels
+from diascope.data import Dataset, Preprocess, load_pixels
 from diascope.errors import UserError
 from diascope.models import create_model, save_model
 
@@ -197,6 +197,27 @@ def test_what_a_model_was_trained_on_is_left_out(dataset):
     elsewhere = subject(["0"], ["g0"], ["train"], name="other")  # another hospital's image 0
     assert allowed(elsewhere).all()
     assert allowed(subject([], [], [], name="other")).all()
+
+
+def test_pictures_seen_under_another_name_are_left_out(dataset):
+    eyes = Eyes(4.0)
+    pixels = load_pixels(dataset, SIDE, Preprocess.model_validate(eyes.card["preprocess"]))
+    contents = pixels.fingerprints()
+    assert len(set(contents)) == COUNT
+    assert pixels.take([5, 3]).fingerprints() == [contents[5], contents[3]]
+    table = pd.DataFrame({"path": ["a", "b", "c"], "group": "", "split": ["train", "val", "test"]})
+
+    def audited(rows):
+        eyes.card["data"] = {"name": "the same files, called otherwise"}
+        split = table.assign(content=[contents[i] for i in rows])
+        return unseen_pixels(dataset, [Subject("m", eyes, split, eyes.card)], SETTINGS)
+
+    test = audited([4, 9, 11])
+    assert len(test.pixels) == COUNT - 2
+    assert not {contents[4], contents[9]} & set(test.pixels.fingerprints())
+    assert test.left_out["the same picture as one seen in training or validation"] == 2
+    old = Subject("m", eyes, table, eyes.card)  # a split file written without fingerprints
+    assert len(unseen_pixels(dataset, [old], SETTINGS).pixels) == COUNT
 
 
 def test_models_that_do_not_fit_together_are_refused(tmp_path):

@@ -20,9 +20,10 @@ from diascope.audit.checks import run_checks
 from diascope.audit.measure import measure
 from diascope.audit.results import Results
 from diascope.audit.settings import AuditSettings
-from diascope.audit.subject import Subject, unseen
+from diascope.audit.subject import Subject, seen_contents, unseen
 from diascope.audit.summarise import Summary
 from diascope.data import Dataset, Pixels, Preprocess, load_pixels
+from diascope.errors import UserError
 from diascope.evaluation import write_table
 from diascope.randomness import derive
 from diascope.registry import to_settings
@@ -57,6 +58,16 @@ def unseen_pixels(
     preprocess = Preprocess.model_validate(card["preprocess"])
     pixels = load_pixels(dataset, card["size"], preprocess, **options)
     left_out["unreadable"] = len(dataset) - len(pixels.dataset)
+    known = seen_contents(subjects)
+    if known:
+        again = np.array([content in known for content in pixels.fingerprints()], dtype=bool)
+        left_out["the same picture as one seen in training or validation"] = int(again.sum())
+        if again.all():
+            raise UserError(
+                f"{dataset.name}: every picture is one that the models were trained or validated "
+                "on, under another name; audit them on other data"
+            )
+        pixels = pixels.take(~again)
     return Test(pixels, {reason: count for reason, count in left_out.items() if count})
 
 

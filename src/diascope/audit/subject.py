@@ -156,6 +156,15 @@ def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> Unseen:
     return Unseen(allowed, left_out)
 
 
+def seen_contents(subjects: Sequence[Subject]) -> set[str]:
+    """Return the fingerprints of the images that some subject was trained or validated on."""
+    contents: set[str] = set()
+    for subject in subjects:
+        if subject.split is not None and "content" in subject.split:
+            contents |= set(subject.split.content[subject.split.split != "test"]) - {""}
+    return contents
+
+
 def _known(column: pd.Series[str], names: pd.Series[str]) -> NDArray[np.bool_]:
     """Return which entries of a column (N,) are among some names; nothing is among nothing."""
     return column.isin(set(names) - {""}).to_numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,16 @@ class Splits:
     def __iter__(self) -> Iterator[Dataset]:
         return iter((self.train, self.val, self.test))
 
-    def save(self, file: str | Path) -> None:
-        """Write the CSV file `path,group,split`, a row an image."""
+    def save(self, file: str | Path, fingerprints: Mapping[str, str] | None = None) -> None:
+        """Write the CSV file `path,group,split`, a row an image.
+
+        `fingerprints`, of some paths, add a column `content` by which the images are known again
+        under another name.
+        """
         tables = [part.table.assign(split=name) for name, part in zip(NAMES, self, strict=True)]
         table = pd.concat(tables)[["path", "group", "split"]].sort_values("path")
+        if fingerprints is not None:
+            table["content"] = table.path.map(fingerprints).fillna("")
         write_text(Path(file), table.to_csv(index=False, lineterminator="\n"))
 
     @classmethod

@@ -126,7 +126,7 @@ def _train(
         _try_out(model, config)
     folder.mkdir(parents=True, exist_ok=True)
     if not FolderStore(folder).path.exists() or not (folder / CONFIG).exists():
-        splits.save(folder / SPLIT)
+        splits.save(folder / SPLIT, {**_contents(train), **_contents(val)})
     _write_config(folder, config, record)
     fitted = fit(
         model,
@@ -178,6 +178,10 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Splits, Pixels,
     if skipped := len(train.skipped) + len(val.skipped):
         progress.note(f"{dataset.name}: {skipped} unusable images are left out of train and val")
     return splits, train, val
+
+
+def _contents(pixels: Pixels) -> dict[str, str]:
+    return dict(zip(pixels.dataset.table.path, pixels.fingerprints(), strict=True))
 
 
 def _finish(
