@@ -30,8 +30,15 @@ class Attack(Protocol):
     from `generator` (torch's own if None) and, with `ids` (B,) int64, belongs to the image.
     """
 
-    norm: Norm
-    eps: float | Tensor
+    @property
+    def norm(self) -> Norm:
+        """The norm of the ball."""
+        ...
+
+    @property
+    def eps(self) -> float | Tensor | None:
+        """The radius of the ball in pixel units, a number or (B,); None: minimum-norm."""
+        ...
 
     def __call__(
         self,

@@ -79,7 +79,7 @@ class TimedAttack:
         return self.attack.norm
 
     @property
-    def eps(self) -> float | Tensor:
+    def eps(self) -> float | Tensor | None:
         """The attack's epsilon."""
         return self.attack.eps
 
