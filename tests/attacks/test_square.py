@@ -1,0 +1,245 @@
+"""The square attack: its moves, its budget, and its strength beside torchattacks'."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.attacks.digits import digits
+from tests.nets import images, small_net
+from torch import nn
+
+from diascope.attacks import PGD, Square, Threat, windows
+from diascope.attacks.base import NotFiniteWarning, verdict
+from diascope.attacks.losses import margin
+from diascope.randomness import Noise
+
+NORMS = ("linf", "l2", "l1")
+EPS = {"linf": 0.15, "l2": 0.6, "l1": 2.0}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class Recorder(nn.Module):
+    """A net that keeps the logits of its frozen copies, not its own (of verdicts)."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.log = []
+        self.log_of = {"original": self}
+
+    def __deepcopy__(self, memo):
+        copy = Recorder(self.net)
+        copy.log, copy.log_of = self.log, self.log_of
+        return copy
+
+    def forward(self, x):
+        logits = self.net(x)
+        if self.log_of["original"] is not self:
+            self.log.append(logits)
+        return logits
+
+
+@pytest.fixture(scope="module")
+def ten():
+    net, x, y = digits()
+    return net, x[:150], y[:150]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_best_of_all_queries_is_returned_and_the_loss_never_falls(norm, ten):
+    net, x, y = ten
+    net, x, y = Recorder(net), x[:20], y[:20]
+    attack = Square(norm=norm, eps=EPS[norm] / 10, queries=80)
+    attack.run(net, x, y)  # the first look at the model is over
+    net.log.clear()
+    found = attack.run(net, x, y, generator=seeded())
+    standing = (found.queries == 80).nonzero()[:, 0]
+    assert len(standing) >= 15
+    assert len(net.log) == 80
+    same = [logits for logits in net.log if len(logits) == len(net.log[0])]
+    assert len(same) == 80  # none left on the way
+    asked = (~found.broken | (found.queries > 0)).nonzero()[:, 0]
+    seen = torch.stack([margin(logits, y[asked]) for logits in same])
+    at_end = margin(net.net(found.x_adv), y)[asked]
+    torch.testing.assert_close(at_end, seen.amax(0), atol=1e-5, rtol=0)
+    assert (at_end > seen[0]).float().mean() > 0.9  # and it did climb from the start
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_queries_are_counted_and_the_budget_is_kept(norm, ten):
+    net, x, y = ten
+    recorder = Recorder(net)
+    attack = Square(norm=norm, eps=EPS[norm], queries=40, restarts=2)
+    attack.run(recorder, x, y)
+    recorder.log.clear()
+    found = attack.run(recorder, x, y, generator=seeded())
+    assert sum(len(logits) for logits in recorder.log) == found.queries.sum()
+    assert found.queries.max() == 2 * 40
+    assert torch.equal(found.queries == 0, net(x).argmax(1) != y)
+    assert (found.queries[~found.broken] == 2 * 40).all()
+    assert torch.equal(found.broken, verdict(net, found.x_adv, y))
+    within = (found.queries > 0) & found.broken
+    assert within.sum() > 10
+    assert (found.queries[within] < 2 * 40).float().mean() > 0.8
+    assert (Threat(norm, 1.0).size(found.x_adv - x) <= EPS[norm] * (1 + 1e-5)).all()
+    assert torch.equal(found.x_adv[found.queries == 0], x[found.queries == 0])
+
+
+def test_queries_do_not_depend_on_the_batch(ten):
+    net, x, y = (t[:12] if isinstance(t, torch.Tensor) else t.double() for t in ten)
+    try:
+        attack, ids = Square(norm="l2", eps=0.6, queries=100), torch.arange(12)
+        whole = attack.run(net, x.double(), y, generator=seeded(), ids=ids)
+        for i in range(12):
+            one = attack.run(
+                net, x[i : i + 1].double(), y[i : i + 1], generator=seeded(), ids=ids[i : i + 1]
+            )
+            assert one.queries == whole.queries[i]
+    finally:
+        net.float()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_is_as_strong_as_torchattacks(norm, ten):
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    net, x, y = ten
+    name = {"linf": "Linf", "l2": "L2"}[norm]
+    peer = torchattacks.Square(net, norm=name, eps=EPS[norm], n_queries=250, loss="margin", seed=0)
+    theirs = (net(peer(x, y)).argmax(1) == y).float().mean()
+    attack = Square(norm=norm, eps=EPS[norm], queries=250)
+    ours = (~attack.run(net, x, y, generator=seeded()).broken).float().mean()
+    assert ours <= theirs + 0.02
+
+
+def test_l1_is_worth_its_queries(ten):
+    net, x, y = ten
+    left = [
+        (~Square(norm="l1", eps=2.0, queries=q).run(net, x, y, generator=seeded()).broken).sum()
+        for q in (1, 60, 300)
+    ]
+    assert left[0] > left[1] + 5
+    assert left[1] > left[2]
+
+
+def test_needs_no_gradient():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net(7)
+
+        def forward(self, x):
+            return self.net((x * 32).round() / 32)  # flat almost everywhere
+
+    model, x = Steps(), images(8)
+    y = model(x).argmax(1)
+    blind = PGD(norm="linf", eps=0.5, random_start=False)(model, x, y)
+    assert not verdict(model, blind, y).any()
+    found = Square(norm="linf", eps=0.5, queries=200).run(model, x, y, generator=seeded())
+    assert found.broken.float().mean() > 0.7
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_spends_the_whole_radius(norm):
+    model, x = small_net(), images(6) * 0.2 + 0.4  # far from the bounds
+    y = model(x).argmax(1)
+    eps = {"linf": 0.01, "l2": 0.1, "l1": 1.0}[norm]
+    x_adv = Square(norm=norm, eps=eps, queries=60)(model, x, y, generator=seeded())
+    assert not torch.equal(x_adv, x)
+    size = Threat(norm, eps).size(x_adv - x)
+    torch.testing.assert_close(size, torch.full_like(size, eps), rtol=1e-3, atol=0)
+    if norm == "linf":  # every pixel at a corner of the cube
+        torch.testing.assert_close((x_adv - x).abs(), torch.full_like(x, eps), rtol=1e-3, atol=0)
+
+
+def test_the_window_halves_at_the_published_queries():
+    at = lambda query, queries=10_000: windows.share(query, queries, 0.8)
+    assert [at(q) for q in (1, 10, 11, 51, 8000, 8001)] == [
+        0.8,
+        0.8,
+        0.4,
+        0.2,
+        0.8 / 2**8,
+        0.8 / 2**9,
+    ]
+    assert at(5, 5000) == 0.8
+    assert at(6, 5000) == 0.4
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8, 9])
+def test_a_bump_is_equation_2(side):
+    def pyramid(high, wide):
+        n = max(high, wide) // 2
+        values = torch.zeros(high, wide)
+        for r in range(high):
+            for s in range(wide):
+                reach = n - max(abs(r - high // 2), abs(s - wide // 2))
+                values[r, s] = sum(1 / (n + 1 - k) ** 2 for k in range(reach + 1))
+        return values
+
+    bump = windows._bump(side, torch.zeros(1))
+    expected = torch.cat([pyramid(side // 2, side), -pyramid(side - side // 2, side)])
+    torch.testing.assert_close(bump, expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 9, 14), (3, 2, 3), (1, 1, 1)])
+def test_moves_stay_in_the_ball_and_reach_every_pixel(norm, shape):
+    x = torch.rand(200, *shape, generator=seeded(), dtype=torch.float64) * 0.5 + 0.25
+    threat, noise = Threat(norm, 0.2), Noise(1, torch.arange(200))
+    these = windows.moves(x, threat)
+    start = these.start(noise, 0)
+    reached = torch.zeros(shape[1:], dtype=torch.bool)
+    for query, share in enumerate((0.8, 0.1, 0.001)):
+        u = noise.uniform((these.count,), query + 1)
+        point = these.propose(start, u, share)
+        assert (threat.size(point - these.x) <= 0.2 * (1 + 1e-5)).all()
+        moved = (point - start).abs() > 1e-9
+        reached |= moved.any(0).any(-1)
+    assert reached.all()
+    changed = moved.any(-1).sum((1, 2))
+    assert changed.max() <= 2 * max(9, round(0.001 * shape[1] * shape[2]))
+
+
+def test_a_window_takes_its_length_from_another():
+    x = torch.full((50, 3, 20, 20), 0.5)
+    noise = Noise(2, torch.arange(50))
+    these = windows.moves(x, Threat("l2", 0.5))
+    start = these.start(noise, 0)
+    u = noise.uniform((these.count,), 1)
+    delta = these.propose(start, u, 0.05) - these.x
+    torch.testing.assert_close(these.threat.size(delta), torch.full((50,), 0.5))
+    emptied = (delta == 0).all(-1).sum((1, 2))
+    assert (emptied > 0).float().mean() > 0.9
+    assert emptied.max() <= 5 * 5
+
+
+def test_logits_that_are_not_finite_count_as_misclassified():
+    class Edge(nn.Module):
+        def forward(self, x):
+            brightest = x.flatten(1).amax(1, keepdim=True)
+            return torch.cat([torch.sqrt(0.6 - brightest) + 9, brightest], 1)  # NaN above 0.6
+
+    x, y = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3).long()
+    with pytest.warns(NotFiniteWarning):
+        found = Square(norm="linf", eps=0.2, queries=50).run(Edge(), x, y, generator=seeded())
+    assert found.broken.all()
+    assert found.x_adv.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"norm": "l3"},
+        {"eps": -1.0},
+        {"queries": 0},
+        {"p_init": 0.0},
+        {"restarts": 0},
+        {"loss": "x"},
+    ],
+)
+def test_refuses_nonsense(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Square(**settings)
