@@ -80,7 +80,8 @@ def robustness_curve(
 
     warm: what is done with the point that an image reached at the smaller epsilon. It is
     stretched onto the larger ball, and if it breaks the image there, that cost one forward
-    ("verdict"); else it may be one more start of the attack ("climb"); None: nothing.
+    ("verdict"); else it may be one more start of the attack, for images that withstand the price
+    of one more restart ("climb"); None: nothing.
     refine: steps of bisection between the largest epsilon that an image withstood and the
     smallest that broke it; `accuracy` stays as it is.
     transfer_to: another model, which the examples made on `model` must break; it alone decides.
@@ -96,8 +97,8 @@ def robustness_curve(
     ids: (N,) number the images, so that the result does not depend on batch_size or chunk.
     progress: told of images settled at an epsilon, N times the number of epsilons in all.
 
-    Not a check for masked gradients: that needs `independent_accuracy`. Costs at most two
-    forwards an epsilon more than the attack on the images that stand, mostly far less.
+    Not a check for masked gradients: that needs `independent_accuracy`. Costs, an epsilon, the
+    attack on the images that stand and two forwards each; the images that fell cost nothing.
     """
     check_images(x)
     check_epsilons(epsilons)
