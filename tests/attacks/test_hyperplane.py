@@ -9,10 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, linprog, minimize
 
-from diascope.attacks.hyperplane import step_to_hyperplane
+from diascope.attacks.hyperplane import Hyperplane
 from diascope.attacks.threat import Threat
 
 NORMS = ("linf", "l2", "l1")
+
+
+def step_to_hyperplane(norm, x, gradient, value):
+    """The step from where the function is linearised, and from elsewhere: the same plane."""
+    step = Hyperplane(norm, x, value, gradient).step_from(x)
+    elsewhere = x.flip(0) * 0.5
+    there = value + (gradient * (elsewhere - x)).sum((1, 2, 3))
+    again = Hyperplane(norm, elsewhere, there, gradient).step_from(x)
+    if x.dtype == torch.float64:
+        torch.testing.assert_close(again, step, atol=1e-7, rtol=1e-5)
+    return step
 
 
 def problem(seed, n, count=1, spread=1.0):

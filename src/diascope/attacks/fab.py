@@ -18,7 +18,7 @@ from diascope.attacks.base import (
     verdict,
     warn_if_not_finite,
 )
-from diascope.attacks.hyperplane import step_to_hyperplane
+from diascope.attacks.hyperplane import Hyperplane
 from diascope.attacks.losses import loss_of, margin_to
 from diascope.attacks.threat import NORMS, Norm, Threat
 from diascope.models.frozen import Arithmetic, FrozenModel, frozen
@@ -249,18 +249,14 @@ class _Walk:
         logits, value, gradient = self._linearised(net, state)
         broken = self._look(state, logits).view(-1, 1, 1, 1)
         base = torch.where(broken, x + attack.beta * (at - x), at)
-        own = self._to_boundary(base, at, value, gradient)
-        home = self._to_boundary(x, at, value, gradient)
+        boundary = Hyperplane(attack.norm, at, value, gradient)
+        own, home = boundary.step_from(base), boundary.step_from(x)
         near, far = (self.threat.size(step) for step in (own, home))
         bias = (near / (near + far).clamp_min(1e-30)).clamp_max(attack.alpha_max)
         bias = bias.view(-1, 1, 1, 1)
         moved = (1 - bias) * (base + attack.eta * own) + bias * (x + attack.eta * home)
         state.at = moved.clamp(*Threat.bounds)
         return logits.isfinite().all(1)
-
-    def _to_boundary(self, point: Tensor, at: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        there = value + (gradient * (point - at)).sum((1, 2, 3))
-        return step_to_hyperplane(self.attack.norm, point, gradient, there)
 
     def _linearised(self, net: FrozenModel, state: _State) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (B, K), the difference that changes sign on the boundary (B,), gradient."""

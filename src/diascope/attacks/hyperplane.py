@@ -9,59 +9,72 @@ from diascope.attacks.threat import Norm, Threat
 
 _ROUNDS = 64  # Newton ends in finitely many rounds, seldom more than ten
 _FAR = 1e30
+_MIDDLE = (Threat.bounds[0] + Threat.bounds[1]) / 2
+_HALF = (Threat.bounds[1] - Threat.bounds[0]) / 2
 
 
-def step_to_hyperplane(norm: Norm, x: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
-    """Return the smallest step from `x`, within the bounds, to where a linear function is zero.
+class Hyperplane:
+    """Where a linear function is zero, one for each image.
 
-    The function is value (B,) at x (B, C, H, W) and has `gradient` (B, C, H, W). The step solves
-    min |d|_p such that value + <gradient, d> = 0 and x + d in [0, 1] (Croce and Hein 2020, FAB,
-    section 2.1); where no point of the box does, it goes to the corner that comes nearest.
-    Pixels without a gradient stay.
-
-    Each pixel moves against the value by an amount in [0, room]. L-inf: min(t, room); L2:
-    min(t |g|, room), for the t that just suffices; L1: the steepest pixels first.
+    The function is `value` (B,) at the images `at` (B, C, H, W) and has `gradient` there.
     """
-    low, high = Threat.bounds
-    slope = gradient.flatten(1)  # (B, n)
-    slope = slope / slope.abs().amax(1, keepdim=True).clamp_min(1e-30)
-    need = (value.abs() / gradient.abs().flatten(1).amax(1).clamp_min(1e-30))[:, None]
-    way = -torch.where(value < 0, -1.0, 1.0).to(x.dtype)[:, None] * slope.sign()
-    flat = x.flatten(1)
-    room = torch.where(way > 0, high - flat, flat - low).clamp_min(0)
-    weight = slope.abs()
-    if norm == "l1":
-        amount = _steepest_first(weight, room, need)
-    else:
-        gain = weight if norm == "l2" else (weight > 0).to(x.dtype)
-        amount = torch.minimum(_level(weight, gain, room, need) * gain, room)
-    return (way * amount).view_as(x)
 
+    def __init__(self, norm: Norm, at: Tensor, value: Tensor, gradient: Tensor) -> None:
+        self.norm, self.at = norm, at.flatten(1)  # (B, n)
+        slope = gradient.flatten(1)
+        steepest = slope.abs().amax(1, keepdim=True).clamp_min(1e-30)
+        self.slope, self.value = slope / steepest, value[:, None] / steepest
+        self.weight, self.sign = self.slope.abs(), self.slope.sign()
+        self.gain = self.weight if norm == "l2" else self.sign.abs()
+        self.rate = self.weight * self.gain
+        if norm == "l1":
+            self.steep, self.order = self.weight.sort(dim=1, descending=True, stable=True)
 
-def _level(weight: Tensor, gain: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    """Return the t (B, 1) with sum_i weight_i min(t gain_i, room_i) = need; all others are (B, n).
+    def step_from(self, x: Tensor) -> Tensor:
+        """Return the smallest step from x (B, C, H, W), within the bounds, to the hyperplane.
 
-    The sum is concave and piecewise linear in t, so Newton's method from zero rises to the root
-    and stands on it once no further pixel meets its bound. A very large t if there is no root.
-    """
-    t, rate, tolerance = torch.zeros_like(need), weight * gain, 16 * torch.finfo(need.dtype).eps
-    for turn in range(_ROUNDS):
-        reach = t * gain
-        left = need - (weight * torch.minimum(reach, room)).sum(1, keepdim=True)
-        rise = (rate * (reach < room)).sum(1, keepdim=True)
-        step = torch.where(rise > 0, left / rise.clamp_min(1e-30), _FAR).clamp_min(0)
-        step = torch.where(left > 0, step, 0)
-        t = (t + step).clamp_max(_FAR)
-        if turn % 4 == 3 and not bool((step > tolerance * t).any()):
-            break
-    return t
+        It solves min |d|_p such that the function at x + d is zero and x + d in [0, 1] (Croce and
+        Hein 2020, FAB, section 2.1); where no point of the box does, it goes to the corner that
+        comes nearest. Pixels without a gradient stay. Each pixel moves against the value by an
+        amount in [0, room]: min(t, room) for L-inf, min(t |g|, room) for L2, with the t that just
+        suffices; for L1 the steepest pixels move first.
+        """
+        point = x.flatten(1)
+        value = self.value + (self.slope * (point - self.at)).sum(1, keepdim=True)  # (B, 1)
+        way = self.sign * torch.where(value < 0, 1.0, -1.0).to(x.dtype)
+        room = torch.addcmul(torch.full_like(value, _HALF), way, _MIDDLE - point).clamp_min_(0)
+        if self.norm == "l1":
+            amount = self._steepest_first(room, value.abs())
+        else:
+            amount = torch.minimum(self._level(room, value.abs()) * self.gain, room)
+        return way.mul_(amount).view_as(x)
 
+    def _level(self, room: Tensor, need: Tensor) -> Tensor:
+        """Return the t (B, 1) with sum_i weight_i min(t gain_i, room_i) = need.
 
-def _steepest_first(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    """Return amounts in [0, room] with sum weight * amount = need, the largest weights first."""
-    order = weight.argsort(dim=1, descending=True, stable=True)
-    steep, wide = weight.gather(1, order), room.gather(1, order)
-    gained = steep * wide
-    before = gained.cumsum(1) - gained
-    amount = torch.minimum(((need - before) / steep.clamp_min(1e-30)).clamp_min(0), wide)
-    return torch.zeros_like(weight).scatter_(1, order, amount * (steep > 0))
+        The sum is concave and piecewise linear in t, so Newton's method from zero rises to the
+        root and stands on it once no further pixel meets its bound. A very large t if there is no
+        root.
+        """
+        t, tolerance = torch.zeros_like(need), 16 * torch.finfo(need.dtype).eps
+        often = need.device.type == "cpu"  # elsewhere each look waits for the device
+        free = torch.empty_like(room)
+        for turn in range(_ROUNDS):
+            reach = t * self.gain
+            torch.lt(reach, room, out=free)
+            left = need - torch.minimum(reach, room, out=reach).mul_(self.weight).sum(1, True)
+            rise = free.mul_(self.rate).sum(1, keepdim=True)
+            step = torch.where(rise > 0, left / rise.clamp_min(1e-30), _FAR).clamp_min(0)
+            step = torch.where(left > 0, step, 0)
+            t = (t + step).clamp_max(_FAR)
+            if (often or turn % 4 == 3) and not bool((step > tolerance * t).any()):
+                break
+        return t
+
+    def _steepest_first(self, room: Tensor, need: Tensor) -> Tensor:
+        """Return amounts in [0, room] with sum weight * amount = need, largest weights first."""
+        order, steep, wide = self.order, self.steep, room.gather(1, self.order)
+        gained = steep * wide
+        before = gained.cumsum(1) - gained
+        amount = torch.minimum(((need - before) / steep.clamp_min(1e-30)).clamp_min(0), wide)
+        return torch.zeros_like(room).scatter_(1, order, amount * (steep > 0))
