@@ -17,12 +17,12 @@ from diascope.randomness import Noise
 _STREAM = 10_000_000  # of the walk's random numbers: one stream a query
 _LOOK = 25  # queries between two looks at who has converged
 _SPHERICAL = 8  # every so many random proposals, the orthogonal step is tried alone
-_LEAP = 4  # every so many queries, the remembered direction is proposed
+_LEAP = 8  # every so many queries, the remembered direction is proposed
 _BEGIN = 20  # queries before the first of those
 _SOURCE_RATE, _SPHERICAL_RATE = 0.25, 0.4  # shares of success that the step sizes are held at
 _FORGET = 0.03  # weight of the last answer in the running shares of success
 _ANGLE, _LEAST_ANGLE, _MOST_ANGLE = 0.1, 1e-3, 1.2  # of the remembered direction's step, radians
-_MOST_SOURCE, _MOST_SPHERICAL = 0.5, 1.0
+_LEAST_SOURCE, _MOST_SOURCE, _MOST_SPHERICAL = 1e-7, 0.5, 1.0
 _PUSHES = (1.0, 1.001, 1.01)  # how much further out a point is tried that float32 does not confirm
 
 
@@ -57,7 +57,7 @@ class BoundaryAttack:
     around 1/2 for the orthogonal step, fewer for the other).
 
     Beyond the paper, answers are not thrown away: the directions tried, weighted by their answers,
-    add up to an estimate of the boundary's normal, and every fourth query is a step along that, of
+    add up to an estimate of the boundary's normal, and every eighth query is a step along that, of
     an angle adapted to success (along the circle on which a plane boundary has its nearest
     point, after Reza et al. 2023, CGBA). memory: the number of queries after which an answer counts
     half; 0: the paper's random proposals only.
@@ -67,7 +67,8 @@ class BoundaryAttack:
     the walk is the same, in L2, for "linf" and "l1", and only the points within those balls count.
     queries: the most an image may cost, everything included (the model is looked at once or thrice
     more with one image, to make it fast). tolerance: an image whose source step has become smaller,
-    and whose remembered direction leads nowhere, has converged. targeted: y holds the class wanted.
+    its spherical step smaller than the root of it, and whose remembered direction leads nowhere,
+    has converged; it leaves at the next multiple of 25 queries. targeted: y holds the class wanted.
 
     Costs at most `queries` forward passes an image, 25 to 60 of them for the starting point.
     """
@@ -237,7 +238,8 @@ class _Walk:
 
     def converged(self) -> Tensor:
         """Return whether no step leads on, (n,) bool."""
-        stuck = self.source < self.attack.tolerance
+        tolerance = self.attack.tolerance
+        stuck = (self.source < tolerance) & (self.spherical < tolerance**0.5)
         return stuck & (self.angle < 2 * _LEAST_ANGLE) if self.attack.memory else stuck
 
     def step(self, query: int) -> None:
@@ -268,7 +270,7 @@ class _Walk:
             self.spherical = (self.spherical * growth).clamp_max(_MOST_SPHERICAL)
         else:
             growth = attack.step_adaptation ** (answer - _SOURCE_RATE)
-            self.source = (self.source * growth).clamp_max(_MOST_SOURCE)
+            self.source = (self.source * growth).clamp(_LEAST_SOURCE, _MOST_SOURCE)
 
     def _leap(self) -> None:
         """Try the remembered direction v: x + d cos a (cos a u + sin a v), u away from x."""
