@@ -161,6 +161,7 @@ class _Search:
             rho=self.attack.rho,
             targeted=self.attack.targeted,
             first_size=0.25,
+            widen=False,
         )
         self._climb(ascent, None, self.x_adv, math.ceil(self.attack.steps / 10))
 
