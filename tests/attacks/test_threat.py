@@ -58,3 +58,19 @@ def test_epsilon_is_scaled_as_p1_says():
     assert scale_eps(4.0, 112, rule="none") == 4.0
     with pytest.raises(ValueError, match="rule"):
         scale_eps(4.0, 112, rule="area")
+
+
+def test_rounding_is_towards_the_original_image():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, (4, 3, 8, 8), generator=generator) / 255
+    for eps in (0.001, 1 / 255, 0.013, 0.2):
+        threat = Threat("linf", eps)
+        x_adv = (x + (torch.rand(x.shape, generator=generator) * 2 - 1) * eps).clamp(0, 1)
+        saved = threat.round(x_adv, x)
+        assert (saved * 255 - (saved * 255).round()).abs().max() < 1e-3
+        assert ((saved - x).abs() <= (x_adv - x).abs() + 1e-6).all()
+    assert torch.equal(Threat("l2", 1.0).round(x, x), x)
+    level = x + torch.where(x < 0.5, 1, -1) / 255  # a whole level is not lost
+    torch.testing.assert_close(Threat("linf", 1 / 255).round(level, x), level)
+    with pytest.raises(ValueError, match="8 bits"):
+        Threat("linf", 0.1).round(x + 0.002, x + 0.002)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diascope.audit import AuditSettings, Subject, audit, open_subjects, unseen, unseen_pixels
-from diascope.audit.cases import choose, rounded, shown_epsilons
+from diascope.audit.cases import choose, shown_epsilons
 from diascope.data import Dataset, Preprocess, load_pixels
 from diascope.errors import UserError
 from diascope.models import create_model, save_model
@@ -233,17 +233,6 @@ def test_models_that_do_not_fit_together_are_refused(tmp_path):
         open_subjects([tmp_path / "three"])
     with pytest.raises(UserError, match="called 'one'"):
         open_subjects([tmp_path / "one", tmp_path / "one"])
-
-
-def test_rounding_is_towards_the_original_image():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(256, (4, 3, 8, 8), generator=generator) / 255
-    for eps in (0.001, 1 / 255, 0.013, 0.2):
-        x_adv = (x + (torch.rand(x.shape, generator=generator) * 2 - 1) * eps).clamp(0, 1)
-        saved = rounded(x_adv, x)
-        assert (saved * 255 - (saved * 255).round()).abs().max() < 1e-3
-        assert ((saved - x).abs() <= (x_adv - x).abs() + 1e-6).all()
-    assert torch.equal(rounded(x, x), x)
 
 
 def test_the_draw_of_cases_is_even_over_classes_and_ignores_row_order(dataset, tmp_path):

@@ -116,7 +116,7 @@ class Threat:
         if bool(((grey - grey.round()).abs() > 1e-2).any()):
             raise ValueError("the original images are not at 8 bits; round them before the attack")
         change = ((x_adv - x) * 255).double()
-        whole = torch.where((change - change.round()).abs() < 1e-3, change.round(), change.trunc())
+        whole = torch.where((change - change.round()).abs() < 1e-4, change.round(), change.trunc())
         return ((grey.round() + whole.to(x.dtype)) / 255).clamp(*self.bounds)
 
     def _length(self, delta: Tensor) -> Tensor:

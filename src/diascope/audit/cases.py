@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diascope.attacks.base import at_eps
+from diascope.attacks import Threat, robustness_curve
+from diascope.attacks.base import at_eps, verdict
 from diascope.audit.measure import seeded
 from diascope.audit.results import Attacked, Case, View
 from diascope.audit.settings import AuditSettings
@@ -105,18 +106,50 @@ def _views_of_batch(
     x, y, ids = pixels.x(rows, device), pixels.y(rows, device), pixels.ids(rows).to(device)
     clean = _seen(model, x, y, ids, pixels.dataset.classes, settings)
     attacked: list[list[Attacked]] = [[] for _ in rows]
-    attack = settings.build_attack()
     for eps in shown_epsilons(settings.grid(x.shape[-1]), settings.shown_epsilons):
-        generator = seeded(settings, "attack")
-        x_adv = at_eps(attack, eps)(model, x, y, generator=generator, ids=ids)
+        x_adv = _attacked(model, x, y, ids, eps, minimal[rows] <= eps, settings)
+        saved = Threat(settings.norm, eps).round(x_adv, x)
         for i, seen in enumerate(_seen(model, x_adv, y, ids, pixels.dataset.classes, settings)):
             change = (x_adv[i] - x[i]).permute(1, 2, 0).cpu().numpy().astype(np.float32)
-            image = _bytes(rounded(x_adv[i : i + 1], x[i : i + 1]))[0]
+            image = _bytes(saved[i : i + 1])[0]
             attacked[i].append(Attacked(eps=eps, image=image, perturbation=change, **seen))
     return [
         View(model=name, minimal_epsilon=float(minimal[rows[i]]), attacked=attacked[i], **seen)
         for i, seen in enumerate(clean)
     ]
+
+
+def _attacked(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    eps: float,
+    broken: NDArray[np.bool_],
+    settings: AuditSettings,
+) -> Tensor:
+    """Return images attacked at full strength; the curve's own points where these miss.
+
+    The curve calls an image broken by any point on the way, or by one of a smaller epsilon.
+    """
+    attack = settings.build_attack()
+    x_adv = at_eps(attack, eps)(model, x, y, generator=seeded(settings, "attack"), ids=ids)
+    missed = ~verdict(model, x_adv, y).cpu() & torch.from_numpy(broken)
+    if missed.any():
+        rows = missed.nonzero()[:, 0].to(x.device)
+        curve = robustness_curve(
+            model,
+            x[rows],
+            y[rows],
+            attack=attack,
+            epsilons=[e for e in settings.grid(x.shape[-1]) if e <= eps],
+            keep_x_adv=True,
+            generator=seeded(settings, "attack"),
+            ids=ids[rows],
+        )
+        assert curve.x_adv is not None
+        x_adv[rows] = curve.x_adv.to(x_adv)
+    return x_adv
 
 
 def _seen(
@@ -139,13 +172,6 @@ def _seen(
         {"prediction": classes[k], "probability": float(p[i, k]), "heat": heat[i]}
         for i, k in enumerate(guess.tolist())
     ]
-
-
-def rounded(x_adv: Tensor, x: Tensor) -> Tensor:
-    """Return `x_adv` rounded to 8 bits towards `x`, so that it never leaves the ball."""
-    grey = (x_adv - x) * 255
-    levels = (grey.abs() + 1e-4).floor().copysign(grey)  # a whole level is not lost to rounding
-    return (x + levels / 255).clamp(0, 1)
 
 
 def _bytes(x: Tensor) -> NDArray[np.uint8]:
