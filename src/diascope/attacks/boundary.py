@@ -239,7 +239,7 @@ class _Walk:
     def converged(self) -> Tensor:
         """Return whether no step leads on, (n,) bool."""
         tolerance = self.attack.tolerance
-        stuck = (self.source < tolerance) & (self.spherical < tolerance**0.5)
+        stuck = (self.source < tolerance) & (self.spherical < math.sqrt(tolerance))
         return stuck & (self.angle < 2 * _LEAST_ANGLE) if self.attack.memory else stuck
 
     def step(self, query: int) -> None:
