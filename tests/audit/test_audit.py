@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from diascope.attacks.base import at_eps, verdict
 from diascope.audit import AuditSettings, Subject, audit, open_subjects, unseen, unseen_pixels
 from diascope.audit.cases import choose, shown_epsilons
 from diascope.data import Dataset, Preprocess, load_pixels
@@ -122,6 +123,37 @@ def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
     table = pd.read_parquet(tmp_path / "tables" / "robust.parquet")
     assert (table.minimal_epsilon > 0.015).mean() == robust.curve[1][0]
     assert table.average_precision.isna().sum() == 4  # no mask: undefined, not a miss
+
+
+class Striped(Eyes):
+    """Wrong in stripes of brightness: a full step often jumps over what a half step meets."""
+
+    def forward(self, x):
+        wave = torch.sin(super().forward(x)[:, 0] * 16.5)
+        return torch.stack([wave, -wave], 1)
+
+
+def test_no_case_contradicts_the_curve(dataset, tmp_path):
+    striped = Striped(1.0)
+    subject = Subject("striped", striped, None, striped.card)
+    settings = SETTINGS.model_copy(
+        update={"epsilons": (0.0, 0.01, 0.05, 0.2), "cases": COUNT, "shown_epsilons": 3}
+    )
+    test = unseen_pixels(dataset, [subject], settings, cache=tmp_path / "cache")
+    results = audit([subject], test, settings, tmp_path)
+    told = {}
+    for case in results.cases:
+        (view,) = case.views
+        for seen in view.attacked:
+            broken = seen.prediction != case.label
+            told.setdefault(view.minimal_epsilon <= seen.eps, []).append(broken)
+    assert len(told[True]) > 20
+    assert all(told[True])
+    attack = at_eps(settings.build_attack(), 0.2)
+    x_adv = attack(striped, test.pixels.x(), test.pixels.y())
+    minimal = pd.read_parquet(tmp_path / "tables" / "striped.parquet").minimal_epsilon
+    missed = ~verdict(striped, x_adv, test.pixels.y()).numpy() & (minimal <= 0.2).to_numpy()
+    assert missed.any()  # else this test would show nothing
 
 
 def test_the_json_is_complete_and_has_no_nan(dataset, subjects, tmp_path):
