@@ -4,10 +4,10 @@
 spared to look for: its own search ends in an error where uniform noise fools no model. Both
 are asked through a counter of images. foolbox counts steps; a step costs it one query and every
 tenth step one more, so that it gets a tenth more queries than ours. Ours runs with budgets of
-1/16, 1/8, 1/4, 1/3, 1/2 and all of the queries: the ratio of the row is foolbox's time over that of the
-smallest budget whose median L2 distance is no larger than foolbox's; the ratio at the full budget
-stands beside it. With few steps foolbox hardly leaves the start (its step sizes first change after
-about 300), and the first ratio says nothing.
+1/16, 1/8, 1/4, 1/3, 1/2 and all of the queries: the ratio of the row is foolbox's time over that
+of the smallest budget whose median L2 distance is no larger than foolbox's; the ratio at the full
+budget stands beside it. With few steps foolbox hardly leaves the start (its step sizes first
+change after about 300), and the first ratio says nothing.
 """
 
 from __future__ import annotations
