@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import pandas as pd
 import pytest
 
 TINY = """
@@ -73,8 +74,9 @@ def test_train_then_audit(run):
     done = diascope(*words)
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
-    tested = sum(line.endswith(",test") for line in (run / "split.csv").read_text().split())
-    assert results["data"]["images"] == tested
+    split = pd.read_csv(run / "split.csv", keep_default_na=False)
+    assert results["data"]["images"] == (split.split == "test").sum()
+    assert ((split.content == "") == (split.split == "test")).all()  # known again by its content
     assert results["epsilons"] == [0.0, 0.1, 1.0]
     assert "diascope audit" in results["command"]
     page = (out / "report.html").read_text()

@@ -163,6 +163,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore::diascope.attacks.base.NotFiniteWarning")
 def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path: Path) -> None:
     wild = CONFIG.model_validate(
         {**CONFIG.model_dump(), "optimizer": {"name": "sgd", "lr": 1e30}, "schedule": "constant"}
