@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options = parser(__doc__ or "", pairs=3)
     options.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
     options.add_argument("--images", type=int, default=IMAGES, help="images of a round")
+    options.add_argument("--size", type=int, default=SIZE, help="side of the images, in pixels")
     args = options.parse_args(argv)
-    size, steps = SIZE, STEPS
+    size, steps = args.size, STEPS
     if args.quick:
         args.pairs, args.images, size, steps = min(args.pairs, 2), 2, 32, 4
     kinds = [ROWS[row] for row in args.rows]

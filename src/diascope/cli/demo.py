@@ -56,7 +56,11 @@ def _config(name: str, seed: int) -> dict[str, object]:
         "data": {"name": DATA, "size": 64, "split": {"seed": 0, "fractions": [0.6, 0.15, 0.25]}},
         "model": {
             "name": "resnet18",
-            "options": {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256]},
+            "options": {
+                "layers": [1, 1, 1, 1],
+                "channels": [32, 64, 128, 256],
+                "zero_init_last": False,  # see docs/results/ham10000-128.md
+            },
         },
         "objective": objectives[name],
         "training": {
