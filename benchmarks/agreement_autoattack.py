@@ -1,13 +1,14 @@
-"""Compare AutoAttack's verdicts with torchattacks', image by image, on ten classes of MNIST.
+"""Compare AutoAttack's verdicts with its authors', image by image, on ten classes of MNIST.
 
 A small convolutional net is trained here, once as usual and once on PGD images, and both attacks
 are run on the same images with the settings of the paper: APGD-CE and APGD-T with 100 steps, FAB-T
-with 100 steps, Square with 5,000 queries. (`torchattacks.AutoAttack` itself runs its gradient
-attacks for 10 steps; here its members are put together with 100. `--as-shipped` takes it as it
-is.) Every returned image is judged by the net itself in float32. `--again` runs torchattacks' a
-second time with another seed, for how far it agrees with itself.
+with 100 steps, Square with 5,000 queries. "reference" is the authors' code as the package
+pyautoattack has it. "torchattacks" puts its members together with 100 steps
+(`torchattacks.AutoAttack` itself runs its gradient attacks for 10). Every returned image is judged
+by the net itself in float32. `--again` runs the peer a second time with another seed, for how far
+it agrees with itself.
 
-    python -m benchmarks.agreement_autoattack MNIST_FOLDER [--norm l2] [--images 1000]
+    python -m benchmarks.agreement_autoattack MNIST_FOLDER [--norm l2] [--peer torchattacks]
 
 MNIST_FOLDER holds mnist.npz with x_train, y_train, x_test, y_test (uint8).
 """
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options.add_argument("--queries", type=int, default=5000)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto")
-    options.add_argument("--again", action="store_true", help="torchattacks' twice, two seeds")
-    options.add_argument("--as-shipped", action="store_true", help="torchattacks' own settings")
+    options.add_argument("--peer", choices=tuple(PEERS), default="reference")
+    options.add_argument("--again", action="store_true", help="the peer's twice, two seeds")
     args = options.parse_args(argv)
     torch.set_num_threads(1)
     arrays = np.load(args.data / "mnist.npz")
@@ -72,18 +73,18 @@ def compared(
     )
     runs: dict[str, Callable[[], Tensor]] = {
         "diascope": lambda: ours(net, x, y, generator=torch.Generator().manual_seed(args.seed)),
-        "torchattacks": lambda: peer(net, eps, args, args.seed)(x, y),
+        args.peer: lambda: PEERS[args.peer](net, eps, args, args.seed)(x, y),
     }
     if args.again:
-        runs["again"] = lambda: peer(net, eps, args, args.seed + 1)(x, y)
+        runs["again"] = lambda: PEERS[args.peer](net, eps, args, args.seed + 1)(x, y)
     broken, seconds = {}, {}
     for name, run in runs.items():
         begin = time.perf_counter()
         x_adv = run()
         seconds[name] = round(time.perf_counter() - begin, 1)
         broken[name] = verdict(net, x_adv, y)
-    ours_only = broken["diascope"] & ~broken["torchattacks"]
-    theirs_only = broken["torchattacks"] & ~broken["diascope"]
+    theirs = broken[args.peer]
+    ours_only, theirs_only = broken["diascope"] & ~theirs, theirs & ~broken["diascope"]
     record: dict[str, Any] = {
         "net": kind,
         "norm": args.norm,
@@ -91,27 +92,36 @@ def compared(
         "images": len(x),
         "clean_accuracy": share(~verdict(net, x, y)),
         "robust_accuracy": {name: share(~values) for name, values in broken.items()},
-        "agreement": share(broken["diascope"] == broken["torchattacks"]),
+        "agreement": share(broken["diascope"] == theirs),
         "broken_by_diascope_alone": int(ours_only.sum()),
-        "broken_by_torchattacks_alone": int(theirs_only.sum()),
+        "broken_by_peer_alone": int(theirs_only.sum()),
         "seconds": seconds,
     }
     if args.again:
-        record["agreement_of_torchattacks_with_itself"] = share(
-            broken["torchattacks"] == broken["again"]
-        )
+        record["agreement_of_peer_with_itself"] = share(theirs == broken["again"])
     return record
 
 
-def peer(
+def reference(
     net: nn.Module, eps: float, args: argparse.Namespace, seed: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return torchattacks' standard AutoAttack."""
+    """Return the authors' standard AutoAttack (pyautoattack), whose settings are the paper's."""
+    from pyautoattack import AutoAttack as Reference
+
+    norm = {"linf": "Linf", "l2": "L2"}[args.norm]
+    attack = Reference(net, norm=norm, eps=eps, seed=seed, version="standard")
+    attack.apgd.n_iter = attack.apgd_targeted.n_iter = attack.fab.n_iter = args.steps
+    attack.square.n_queries = args.queries
+    return lambda x, y: attack.run_standard_evaluation(x, y, batch_size=250)[0]
+
+
+def torchattacks_members(
+    net: nn.Module, eps: float, args: argparse.Namespace, seed: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return torchattacks' members of the standard AutoAttack, with the paper's steps."""
     import torchattacks
 
     shared = {"norm": {"linf": "Linf", "l2": "L2"}[args.norm], "eps": eps, "seed": seed}
-    if args.as_shipped:
-        return torchattacks.AutoAttack(net, version="standard", n_classes=10, **shared)
     steps = args.steps
     return torchattacks.MultiAttack(
         [
@@ -121,6 +131,9 @@ def peer(
             torchattacks.Square(net, n_queries=args.queries, **shared),
         ]
     )
+
+
+PEERS = {"reference": reference, "torchattacks": torchattacks_members}
 
 
 def trained(arrays: Any, norm: str, robust: bool, seed: int) -> nn.Module:

@@ -55,6 +55,22 @@ def test_gives_the_verdicts_of_torchattacks(norm, eps):
     assert (mine == theirs).double().mean() >= 0.99
 
 
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 0.7), ("l1", 1.5)])
+def test_gives_the_verdicts_of_its_authors(norm, eps):
+    pyautoattack = pytest.importorskip("pyautoattack", reason="pyautoattack is not installed")
+    net, x, y = digits()
+    x, y = x[:200], y[:200]
+    name = {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
+    peer = pyautoattack.AutoAttack(net, norm=name, eps=eps, seed=0)
+    peer.apgd.n_iter = peer.apgd_targeted.n_iter = peer.fab.n_iter = 20
+    peer.square.n_queries = 100
+    theirs = verdict(net, peer.run_standard_evaluation(x, y)[0], y)
+    attack = AutoAttack(norm=norm, eps=eps, steps=20, queries=100)
+    mine = verdict(net, attack(net, x, y, generator=seeded()), y)
+    assert 0.2 < theirs.double().mean() < 0.8
+    assert (mine == theirs).double().mean() >= 0.99
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_breaks_an_undefended_net_of_few_classes(norm, classes):
