@@ -13,6 +13,7 @@ from torch import nn
 from diascope.attacks.base import logits_and_gradient, verdict
 from diascope.attacks.losses import margin
 from diascope.models import create_model
+from diascope.models.dense import DenseConv2d
 from diascope.models.folding import SplitConv2d, folding_plan
 from diascope.models.frozen import FrozenModel, frozen
 from diascope.models.heads import cross_entropy
@@ -56,6 +57,39 @@ def test_gives_the_same_logits_and_gradients(name):
     with frozen(model, x) as net:
         torch.testing.assert_close(net(x), model(x), atol=1e-9, rtol=1e-7)
         torch.testing.assert_close(gradient(net, x, y), gradient(model, x, y), atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(2, 2), (1, 3), (3, 1), (4, 4)])
+@pytest.mark.parametrize("kernel", [{"padding": 1}, {"padding": 0}, {"dilation": 2, "padding": 2}])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_written_out_is_the_same(stride, size, kernel, bias):
+    side = (min(3, size[0]), min(3, size[1])) if kernel["padding"] == 0 else 3
+    conv = nn.Conv2d(5, 7, side, stride=stride, bias=bias, **kernel).double()
+    dense = DenseConv2d(conv, size)
+    x = torch.randn(4, 5, *size, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(dense(x), conv(x))
+    seed = torch.randn_like(conv(x))
+    (found,), (true,) = (torch.autograd.grad(m(x), x, seed) for m in (dense, conv))
+    torch.testing.assert_close(found, true)
+    other = torch.randn(2, 5, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(dense(other), conv(other))
+
+
+def test_writes_out_the_convolutions_of_the_smallest_maps():
+    model = woken(create_model("resnet18", num_classes=2))
+    tiny = dict(folding_plan(model, images(1, side=64)).tiny)
+    assert set(tiny.values()) == {(2, 2)}
+    assert set(tiny) == {f"backbone.layer4.{n}" for n in ("0.conv2", "1.conv1", "1.conv2")}
+    assert folding_plan(model, images(1, side=224)).tiny == ()
+    x, y = images(2, side=64), torch.arange(2)
+    with frozen(model, x) as net:
+        torch.testing.assert_close(net(x), model(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradient(net, x, y), gradient(model, x, y), atol=1e-5, rtol=1e-3)
+        larger = images(2, side=96)
+        torch.testing.assert_close(net(larger), model(larger), atol=1e-4, rtol=1e-4)
+    with frozen(model, x, precision="bf16") as net:
+        torch.testing.assert_close(net(x), model(x), atol=0.1, rtol=0.1)
 
 
 def test_folds_every_batch_norm_that_follows_a_convolution():

@@ -1,16 +1,18 @@
-"""Which batch-norms can be folded into the convolution before them, and the folding."""
+"""Which modules of a frozen model can be rewritten for speed, and the rewriting."""
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+
+from diascope.models.dense import DenseConv2d, gains_from_dense
 
 STEM_CHANNELS = 4  # a convolution over as many channels or fewer takes in the image itself
 _FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
@@ -21,11 +23,13 @@ class Plan:
     """What one look at a running model found: names of modules.
 
     pairs: (convolution, batch-norm) where the one's output is all of the other's input.
-    stem: the convolution that takes in the image, or None.
+    stem: the convolution that takes in the image, or None. tiny: the convolutions of maps so
+    small that they are better written out, with the maps' height and width.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
     stem: str | None = None
+    tiny: tuple[tuple[str, tuple[int, int]], ...] = ()
 
     def fits(self, model: nn.Module) -> bool:
         """Tell whether `model` still has these modules."""
@@ -33,7 +37,10 @@ class Plan:
         return all(
             isinstance(modules.get(conv), nn.Conv2d) and type(modules.get(norm)) in _FOLDED
             for conv, norm in self.pairs
-        ) and (self.stem is None or isinstance(modules.get(self.stem), nn.Conv2d))
+        ) and all(
+            isinstance(modules.get(conv), nn.Conv2d)
+            for conv in (*dict(self.tiny), *([] if self.stem is None else [self.stem]))
+        )
 
 
 def shallow_copy(model: nn.Module) -> nn.Module:
@@ -53,14 +60,14 @@ def folding_plan(model: nn.Module, sample: Tensor) -> Plan:
     with torch.autocast(sample.device.type, enabled=False):
         before = watch.run(sample)
         plan = watch.plan()
-        if not plan.pairs:
+        if not plan.pairs and not plan.tiny:
             return plan
         trial = shallow_copy(model)
         fold(trial, plan)
         after = trial(sample)
     scale = before.abs().amax().clamp_min(1e-6)
     same = bool(((after - before).abs() <= 1e-3 * scale).all())
-    return plan if same else Plan((), plan.stem)
+    return plan if same else Plan(stem=plan.stem)
 
 
 def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
@@ -74,6 +81,8 @@ def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
         conv, norm = modules[conv_name], modules[norm_name]
         _absorb(conv, norm)
         _replace(model, norm_name, _rest(norm))
+    for name, size in plan.tiny:
+        _replace(model, name, DenseConv2d(modules[name], size))
     if split_stem and plan.stem is not None:
         _replace(model, plan.stem, SplitConv2d(modules[plan.stem]))
 
@@ -171,7 +180,17 @@ class _Watch:
             if all(name == r or name.startswith(f"{r}.") for r in self.readers[id(tensor)]):
                 pairs.append((conv, name))
         stems = [n for n in convs if _is_stem(modules[n], self.read[n], self.runs[n])]
-        return Plan(tuple(pairs), stems[0] if stems else None)
+        stem = stems[0] if stems else None
+        return Plan(tuple(pairs), stem, tuple(self._tiny([n for n in convs if n != stem])))
+
+    def _tiny(self, convs: list[str]) -> Iterator[tuple[str, tuple[int, int]]]:
+        modules = dict(self.model.named_modules())
+        for name in convs:
+            maps = self.read[name]
+            if maps.ndim == 4:
+                size = (maps.shape[2], maps.shape[3])
+                if gains_from_dense(modules[name], size, maps.device):
+                    yield name, size
 
 
 def _foldable(module: nn.Module) -> bool:

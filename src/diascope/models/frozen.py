@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diascope.hardware import gains_from_bf16
+from diascope.models.dense import DenseConv2d
 from diascope.models.folding import Plan, fold, folding_plan, shallow_copy
 from diascope.models.modes import unwrapped
 
@@ -126,7 +127,7 @@ def _make_ready(model: nn.Module, body: nn.Module, sample: Tensor, precision: Ar
     with torch.no_grad():
         fold(body, plan, split_stem=precision == "bf16")
         for module in body.modules():
-            weights_of = isinstance(module, nn.Conv2d | nn.Linear)
+            weights_of = isinstance(module, nn.Conv2d | nn.Linear | DenseConv2d)
             for name, parameter in list(module._parameters.items()):
                 if parameter is None:
                     continue
