@@ -84,3 +84,19 @@ def test_larger_balls_break_more():
         for e in (0.5, 2.0, 8.0)
     ]
     assert standing[0] > standing[1] > standing[2]
+
+
+def test_the_start_is_finite_whatever_is_drawn():
+    """Image 680 of seed 7 draws an exact zero, whose Laplacian quantile is infinite."""
+    x = torch.full((1, 3, 64, 64), 0.5)
+    noise = Noise(7, torch.tensor([680]))
+    assert (noise.uniform(x.shape[1:]) == 0).any()
+    start = Threat("l1", 4.0).random_start(x, noise)
+    assert start.isfinite().all()
+    assert Threat("l1", 4.0).size(start - x) <= 4.0 + 1e-4
+
+
+def test_a_point_that_is_not_finite_breaks_nothing():
+    model, x = balanced_net(), images(4)
+    y = model(x).argmax(1)
+    assert not verdict(model, x.masked_fill(x > 0.5, torch.nan), y).any()

@@ -7,7 +7,7 @@ import torch
 from tests.nets import balanced_net, images, small_net
 
 from diascope.attacks import FGSM, MIFGSM, PGD
-from diascope.attacks.base import is_broken, verdict
+from diascope.attacks.base import NoGradientWarning, is_broken, verdict
 from diascope.attacks.losses import dlr, dlr_to, loss_of, margin, margin_to
 from diascope.models.heads import cross_entropy
 
@@ -140,3 +140,32 @@ def test_what_bfloat16_found_is_confirmed_in_float32():
         left[precision] = int((~verdict(model, x_adv, y)).sum())
     assert 0 < left["float32"] < 64
     assert left["bf16"] <= left["float32"] + 1
+
+
+def test_says_where_there_is_no_gradient_to_follow():
+    """A head so sure that the cross-entropy is flat in float32; its margin is not."""
+    model, x = balanced_net(seed=6), images(8)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e5)
+        model[-1].bias.mul_(1e5)
+    y = model(x).argmax(1)
+    with pytest.warns(NoGradientWarning, match=r"zero for \d of 8 images"):
+        PGD(norm="l2", eps=0.5, steps=3, random_start=False, stop_early=True)(model, x, y)
+    sure = PGD(norm="l2", eps=0.5, steps=3, loss="margin", random_start=False, stop_early=True)
+    assert verdict(model, sure(model, x, y), y).any()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference_mode"):
+        FGSM()(balanced_net(), x, y)
+
+
+def test_a_tie_in_bfloat16_costs_no_steps():
+    """100.0 and 100.2 are the same in bfloat16: nothing may leave on that."""
+
+    class Tied(torch.nn.Module):
+        def forward(self, x):
+            z = x.flatten(1).mean(1)
+            return torch.stack([100.2 + 0 * z, 100.0 + 4 * (z - 0.5)], 1)
+
+    x = torch.full((4, 3, 8, 8), 0.5)
+    y = torch.zeros(4).long()
+    attack = PGD(norm="linf", eps=0.1, steps=10, stop_early=True, precision="bf16")
+    assert verdict(Tied(), attack(Tied(), x, y), y).all()

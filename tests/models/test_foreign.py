@@ -30,6 +30,14 @@ def wrong():
 
 def picture():
     return nn.Identity()
+
+def failing():
+    raise OSError("no weights here")
+
+def asks(depth):
+    return Mine()
+
+ready = Mine()
 """
 
 
@@ -85,10 +93,20 @@ def test_factories_are_imported_from_where_one_stands(tmp_path, monkeypatch):
         open_subjects(["my_models:picture"], classes=["a", "b"], size=16)
     with pytest.raises(UserError, match="returned a str"):
         open_model("my_models:wrong")
-    with pytest.raises(UserError, match="no attribute 'bild'"):
+    with pytest.raises(UserError, match="has no 'bild'"):
         open_model("my_models:bild")
-    with pytest.raises(UserError, match="neither a file, nor a timm name"):
-        open_model("no_such_module:build")
+    assert type(open_model("my_models:ready")[0]).__name__ == "Mine"
+    with pytest.raises(UserError, match="OSError: no weights here"):
+        open_model("my_models:failing")
+    with pytest.raises(UserError, match="missing 1 required"):
+        open_model("my_models:asks")
+    for address in ("no_such_module:build", ":build", "./x/run:1", "my_models:"):
+        with pytest.raises(UserError, match="neither a file, nor a timm name"):
+            open_model(address)
+    with pytest.raises(UserError, match="called twice"):
+        open_subjects(["my_models:build"], classes=["a", "a"], size=16)
+    with pytest.raises(UserError, match="give --classes"):
+        open_subjects(["my_models:build"], size=16)
 
 
 def test_what_does_not_fit_is_refused_in_one_line(backbone, tmp_path):

@@ -122,6 +122,27 @@ def test_folds_nothing_where_the_logits_would_change():
         torch.testing.assert_close(net(x), model(x))
 
 
+def test_is_not_misled_by_batch_norms_that_are_still_near_the_identity():
+    torch.manual_seed(0)
+    model, x = Peeking(True).eval(), images(2, side=8)
+    with frozen(model, x) as net:  # the plan is made now, and kept
+        torch.testing.assert_close(net(x), model(x))
+    woken(model)
+    with frozen(model, x) as net:
+        torch.testing.assert_close(net(x), model(x))
+
+
+def test_another_precision_is_frozen_anew():
+    model, x = small_net(), images(2)
+    with frozen(model, x, precision="bf16") as rough:
+        with frozen(rough, x) as same:
+            assert same is rough
+        with frozen(rough, x, precision="float32") as net:
+            assert net.precision == "float32"
+            assert net.original is model
+            torch.testing.assert_close(net(x), model(x))
+
+
 def test_sees_new_weights_each_time_it_is_opened():
     model, x = woken(create_model("resnet18", num_classes=3)), images(2, side=32)
     for _ in range(2):

@@ -69,6 +69,8 @@ def logits_and_gradient(
     One forward and one backward pass, to the input alone. The gradient is zero where it is not
     finite, and where the model has none.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("attacks need gradients: call them outside torch.inference_mode()")
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = net(x)
@@ -97,7 +99,8 @@ def verdict(
 ) -> Tensor:
     """Return whether each image is broken, asked of the original model in float32, (B,) bool.
 
-    A frozen model's original is asked; float64 images are asked in float64.
+    A frozen model's original is asked; float64 images are asked in float64. A point that is not
+    finite breaks nothing.
     """
     parts = []
     with exactly(model) as inner:
@@ -105,12 +108,29 @@ def verdict(
             if xs.ndim == 4:
                 xs = xs.contiguous(memory_format=torch.channels_last)
             logits = inner(xs if xs.dtype == torch.float64 else xs.float())
-            parts.append(is_broken(logits, ys, targeted=targeted))
+            real = xs.flatten(1).isfinite().all(1)
+            parts.append(is_broken(logits, ys, targeted=targeted) & real)
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool, device=x.device)
 
 
 class NotFiniteWarning(UserWarning):
     """The model returned logits that are not finite."""
+
+
+class NoGradientWarning(UserWarning):
+    """The loss has no gradient to the image, so that a gradient attack tries nothing."""
+
+
+def warn_if_no_gradient(moved: Tensor) -> None:
+    """Warn once a call of images (B,) whose first gradient was zero everywhere."""
+    count = int((~moved).sum())
+    if count:
+        warnings.warn(
+            f"the gradient is zero for {count} of {len(moved)} images, where nothing was tried: "
+            "their robustness is not shown; try loss='margin', or Square, which needs no gradient",
+            NoGradientWarning,
+            stacklevel=3,
+        )
 
 
 def warn_if_not_finite(net: FrozenModel | nn.Module, finite: Tensor) -> None:

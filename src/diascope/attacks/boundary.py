@@ -179,10 +179,10 @@ class BoundaryAttack:
             done = [False] * len(left) if query % _LOOK else self._is_enough(walk, x)
 
     def _is_enough(self, walk: _Walk, x: Tensor) -> list[bool]:
-        """Return which images have converged, or are within eps."""
-        within = Threat(self.norm, 0).size(walk.away.view(walk.shape)) <= self._limit(x)[walk.rows]
-        enough = walk.converged() if self.eps is None else within | walk.converged()
-        return enough.tolist()
+        """Return which images have converged, or are within a finite eps."""
+        limit = self._limit(x)[walk.rows]
+        within = Threat(self.norm, 0).size(walk.away.view(walk.shape)) <= limit
+        return (within & limit.isfinite() | walk.converged()).tolist()
 
     def _confirm(self, oracle: Oracle, x: Tensor, points: Tensor, found: Tensor) -> Tensor:
         """Ask the model itself, pushing outwards what it denies; return what holds, (B,) bool."""

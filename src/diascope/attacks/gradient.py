@@ -13,6 +13,7 @@ from diascope.attacks.base import (
     is_broken,
     logits_and_gradient,
     verdict,
+    warn_if_no_gradient,
     warn_if_not_finite,
 )
 from diascope.attacks.losses import Loss, loss_of
@@ -34,8 +35,8 @@ class GradientAttack:
     one. restarts: how many starts are tried, the best kept: a misclassified point before others,
     then the highest loss. stop_early: an image stops at its first misclassified point and leaves
     the batch, for a verdict; without it every image climbs to the end, for training. precision:
-    of the gradients; what stops early in bfloat16 is confirmed in float32 on the model itself,
-    and what still stands is climbed on for a tenth of the steps in float32.
+    of the gradients; what stops early in bfloat16 is confirmed in float32 on the model itself
+    before it leaves, and what still stands is climbed on for a tenth of the steps in float32.
     """
 
     norm: Norm = "linf"
@@ -105,6 +106,8 @@ class GradientAttack:
         """Climb from each start; return the best points, and where every logit was finite (B,)."""
         climb = _Climb(self, net)
         best, finite = climb(x, y, starts[0], self.threat)
+        if self.stop_early:
+            warn_if_no_gradient(climb.moves)
         if len(starts) == 1:
             return best, finite
         score = self._score(net, x, y, best)
@@ -124,7 +127,9 @@ class GradientAttack:
     @torch.no_grad()
     def _score(self, net: FrozenModel, x: Tensor, y: Tensor, x_adv: Tensor) -> Tensor:
         """Return the loss of each point, infinite where it is misclassified beyond doubt, (B,)."""
-        value = loss_of(self.loss, targeted=self.targeted)(net(x_adv), y).nan_to_num(posinf=1e5)
+        value = loss_of(self.loss, targeted=self.targeted)(net(x_adv), y).nan_to_num(
+            -1e5, 1e5, -1e5
+        )
         broken = verdict(net, x_adv, y, targeted=self.targeted, batch_size=len(x))
         return value.masked_fill(broken, torch.inf) if self.stop_early else value + 1e6 * broken
 
@@ -145,6 +150,7 @@ class _Climb:
     def __init__(self, attack: GradientAttack, net: FrozenModel, steps: int | None = None) -> None:
         self.attack, self.net = attack, net
         self.steps = attack._steps() if steps is None else steps
+        self.moves = torch.empty(0, dtype=torch.bool)  # (B,): not stuck at the last call's start
         self.loss = loss_of(attack.loss, targeted=attack.targeted)
 
     def __call__(
@@ -153,10 +159,14 @@ class _Climb:
         """Return where the climb from `x_adv` ended, and whether every logit was finite (B,)."""
         size = self._sizes(threat, x)  # (B, 1, 1, 1) or (1, 1, 1, 1)
         finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        self.moves = finite.clone()
         rows, out, velocity = None, None, None
         for step in range(self.steps):
             logits, gradient = logits_and_gradient(self.net, x_adv, y, self.loss)
             ok = logits.isfinite().all(1)
+            if step == 0:
+                done = is_broken(logits, y, targeted=self.attack.targeted)
+                self.moves = gradient.flatten(1).any(1) | done | ~ok
             velocity = self.attack._accumulate(velocity, gradient)
             moved = threat.project(x_adv + size * threat.steepest(velocity, x_adv), x)
             if not self.attack.stop_early:
@@ -166,9 +176,12 @@ class _Climb:
             if out is None or rows is None:
                 out, rows = x_adv.clone(), torch.arange(len(x), device=x.device)
             finite[rows] &= ok
+            due = self._due(step, x)
             broken = is_broken(logits, y, targeted=self.attack.targeted)
+            if due and self.net.precision == "bf16":
+                broken = self._confirmed(broken, x_adv, y)
             x_adv = torch.where(broken.view(-1, 1, 1, 1), x_adv, moved)
-            if self._due(step, x):
+            if due:
                 out[rows] = x_adv
                 keep = (~broken).nonzero()[:, 0]
                 if not len(keep):
@@ -181,6 +194,14 @@ class _Climb:
             return x_adv, finite
         out[rows] = x_adv
         return out, finite
+
+    def _confirmed(self, broken: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+        """Return which of the `broken` (B,) are so to the model itself, in float32."""
+        rows = broken.nonzero()[:, 0]
+        if not len(rows):
+            return broken
+        sure = verdict(self.net, x_adv[rows], y[rows], targeted=self.attack.targeted)
+        return broken.index_put((rows,), sure)
 
     def _due(self, step: int, x: Tensor) -> bool:
         """Tell whether broken images leave now: on a GPU not at every step, for each look waits."""

@@ -78,6 +78,7 @@ class Threat:
                 direction = noise.normal(shape, stream).to(x.dtype)
             else:
                 side = noise.uniform(shape, stream).to(x.dtype) * 2 - 1
+                side = side.clamp(-1 + 2**-23, 1 - 2**-23)  # at 1 the logarithm has no end
                 direction = side.sign() * torch.log1p(-side.abs())
             delta = direction * (radius / self._length(direction))
         return self.project(x + delta, x)

@@ -184,7 +184,7 @@ def unique_names(files: Sequence[str]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
-        own = Path(file.partition("!")[2] or file).stem.lstrip(".") or "image"
+        own = Path(file.partition("!")[2] or file).stem.replace("\\", "-").lstrip(".") or "image"
         name, count = own, 1
         while name.casefold() in taken:
             count += 1

@@ -65,8 +65,8 @@ def open_subjects(
                     f"{first.name} ({first.card[key]}); audit them apart"
                 )
     names = [subject.name for subject in subjects]
-    if len(set(names)) < len(names):
-        raise UserError(f"two models are called '{names[-1]}'; rename one of them")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two models are called '{twice[0]}'; rename one of them")
     return subjects
 
 
@@ -81,7 +81,11 @@ def _open(address: str, classes: Sequence[str] | None, size: int | None) -> Subj
     declared = {"classes": list(classes or []), "size": size or card.get("size")}
     for key, value in declared.items():
         if not value:
-            raise UserError(f"{address}: nothing says its {key}; give --{key}")
+            hint = ", in the order of its outputs" if key == "classes" else ""
+            raise UserError(f"{address}: nothing says its {key}; give --{key}{hint}")
+    names = list(classes or [])
+    if len(set(names)) < len(names):
+        raise UserError(f"--classes {','.join(names)}: a class is called twice")
     preprocess = validate(Preprocess, card.get("preprocess", {}), "preprocess")
     card = {**card, **declared, "preprocess": preprocess.model_dump()}
     _probe(address, model, card)
@@ -93,9 +97,10 @@ def _open(address: str, classes: Sequence[str] | None, size: int | None) -> Subj
 def _probe(address: str, model: nn.Module, card: Mapping[str, Any]) -> None:
     """Raise `UserError` unless one grey image gives a logit for each class, or one for two."""
     shape = (1, card["preprocess"]["channels"], card["size"], card["size"])
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         with evaluating(model) as inner:
-            logits = inner(torch.full(shape, 0.5))
+            logits = inner(torch.full(shape, 0.5, device=device))
     except Exception as error:  # whatever a foreign module raises
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{address}: fails on an image of shape {shape}: {reason}") from None

@@ -54,7 +54,7 @@ def attack(
         int | None, typer.Option(help="For a model whose file does not say: its image size.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write, new or empty.")] = Path("attack"),
-    seed: Annotated[int, typer.Option(help="The seed of the attack.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the attack.", min=0, max=2**62)] = 0,
 ) -> None:
     """Attack images; write adversarial images, pictures of the perturbations and results.json.
 
@@ -150,6 +150,8 @@ def _build(
         content["targeted"] = True
     elif content.get("targeted"):
         raise UserError("targeted: name the class with --target CLASS")
+    if "name" in content:
+        raise UserError(f"name={content['name']}: choose the attack with --attack")
     built: Attack = attacks.build({**content, "name": name}, f"attack {name}")
     return built
 

@@ -44,7 +44,7 @@ def audit(
     size: Annotated[
         int | None, typer.Option(help="For a model whose file does not say: its image size.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of attack, draw and bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of attack, draw and bootstrap.", min=0)] = 0,
     skip_unreadable: Annotated[
         bool, typer.Option(help="Leave out images that cannot be read, and say how many.")
     ] = False,
@@ -54,7 +54,7 @@ def audit(
 ) -> None:
     """Measure how models break under attack and where they look; write a report.
 
-    Images that a model was trained or validated on are left out.
+    Images that a model was trained or validated on are left out, where its run folder says so.
     """
     from diascope.audit import AuditSettings
     from diascope.errors import UserError, nearest
@@ -102,8 +102,8 @@ def run(
     from diascope.report import write_report
 
     settings.build_attack(), settings.build_explainer()
+    subjects = open_subjects(models, classes=classes, size=size)
     dataset = open_data(data)
-    subjects = open_subjects(models, classes=classes or dataset.classes, size=size)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "tables").mkdir(exist_ok=True)
@@ -119,6 +119,11 @@ def run(
         )
         reasons = ", ".join(f"{n} {reason}" for reason, n in test.left_out.items()) or "none"
         say(f"auditing {len(test.pixels)} images; left out: {reasons}")
+        for subject in subjects:
+            if subject.split is None:
+                say(
+                    f"{subject.name}: nothing says what it was trained on; it may know these images"
+                )
         results = run_audit(
             subjects,
             test,
@@ -143,8 +148,13 @@ def _numbers(text: str | None) -> list[float] | None:
     if text is None:
         return None
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
+        return [_number(part) for part in text.split(",") if part.strip()]
+    except (ValueError, ZeroDivisionError):
         raise UserError(
             f"--eps {text}: give numbers with commas between, such as 0.5,1,2"
         ) from None
+
+
+def _number(text: str) -> float:
+    above, _, below = text.partition("/")
+    return float(above) / float(below or 1)

@@ -54,20 +54,39 @@ def folding_plan(model: nn.Module, sample: Tensor) -> Plan:
 
     A batch-norm is paired with the convolution whose output it takes in, if both run once and no
     other module reads that output. What a model does with it outside of its modules cannot be
-    seen: so the folded model must give the same logits, or nothing is folded.
+    seen: so the folded model must give the same logits, or nothing is rewritten. That is tried
+    with batch-norms of other statistics, for at their first values they are near the identity, and
+    the plan is kept while the weights change.
     """
-    watch = _Watch(model)
+    trial = shallow_copy(model)
+    _stir(trial)
+    watch = _Watch(trial)
     with torch.autocast(sample.device.type, enabled=False):
         before = watch.run(sample)
         plan = watch.plan()
         if not plan.pairs and not plan.tiny:
             return plan
-        trial = shallow_copy(model)
         fold(trial, plan)
         after = trial(sample)
     scale = before.abs().amax().clamp_min(1e-6)
     same = bool(((after - before).abs() <= 1e-3 * scale).all())
     return plan if same else Plan(stem=plan.stem)
+
+
+def _stir(model: nn.Module) -> None:
+    """Give every batch-norm statistics and weights of its own, in new tensors."""
+    generator = torch.Generator().manual_seed(0)
+    ranges = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 1.5), "weight": (0.5, 1.5)}
+    ranges["bias"] = ranges["running_mean"]
+    for module in model.modules():
+        for name, (low, high) in ranges.items() if _foldable(module) else ():
+            old = getattr(module, name)
+            if old is not None:
+                drawn = low + (high - low) * torch.rand(old.shape, generator=generator)
+                if name in module._buffers:
+                    module._buffers[name] = drawn.to(old)
+                else:
+                    module._parameters[name] = nn.Parameter(drawn.to(old), requires_grad=False)
 
 
 def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
@@ -170,7 +189,7 @@ class _Watch:
     def plan(self) -> Plan:
         """Return what the run showed."""
         modules = dict(self.model.named_modules())
-        convs = [n for n in self.runs if isinstance(modules[n], nn.Conv2d) and n in self.wrote]
+        convs = [n for n in self.runs if _is_plain(modules[n]) and n in self.wrote]
         by_output = {id(self.wrote[n]): n for n in convs if self.runs[n] == 1}
         pairs = []
         for name, tensor in self.read.items():
@@ -195,6 +214,11 @@ class _Watch:
 
 def _foldable(module: nn.Module) -> bool:
     return type(module) in _FOLDED and getattr(module, "running_var", None) is not None
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Tell whether a module is a convolution whose weights are what it multiplies with."""
+    return isinstance(module, nn.Conv2d) and module._parameters.get("weight") is not None
 
 
 def _is_stem(module: nn.Module, image: Tensor, runs: int) -> bool:

@@ -27,9 +27,9 @@ def open_model(address: str) -> tuple[nn.Module, dict[str, Any]]:
 
     `address` is a run folder or a `.safetensors` file that Diascope saved; `NAME:FILE`, a timm
     name and its weights (`.safetensors`, or `.pth` and `.pt`, read with `weights_only`); or
-    `package.module:factory`, called without arguments for an `nn.Module` from images in [0, 1] to
-    logits. timm's own mean and std go in front of a timm model. Raises `UserError` where it
-    cannot be opened.
+    `package.module:factory`, an `nn.Module` from images in [0, 1] to logits, or what is called
+    without arguments for one. timm's own mean and std go in front of a timm model. Raises
+    `UserError` where it cannot be opened.
     """
     if Path(address).exists() or ":" not in address:
         model = load_model(address)
@@ -91,19 +91,26 @@ def _weights(file: Path) -> dict[str, Tensor]:
 
 
 def _factory(address: str, module: str, name: str) -> nn.Module:
-    sys.path.insert(0, str(Path.cwd()))
+    unknown = f"{address}: neither a file, nor a timm name before the colon, nor a Python factory"
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise UserError(unknown)
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module), name)
-        model = factory()
+        factory = getattr(importlib.import_module(module), name, None)
+        if factory is None:
+            raise UserError(f"{address}: the module {module} has no '{name}'")
+        model = factory if isinstance(factory, nn.Module) else factory()
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{address}: neither a file, nor a timm name before the colon, nor a Python factory "
-            f"({error})"
-        ) from None
-    except AttributeError as error:
-        raise UserError(f"{address}: {error}") from None
+        raise UserError(f"{unknown} ({error})") from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{address}: fails with {reason}") from None
     finally:
-        sys.path.remove(str(Path.cwd()))
+        if here in sys.path:
+            sys.path.remove(here)
     if not isinstance(model, nn.Module):
         raise UserError(f"{address}: returned a {type(model).__name__}, not an nn.Module")
     return model.eval()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diascope.hardware import gains_from_bf16
 from diascope.models.dense import DenseConv2d
 from diascope.models.folding import Plan, fold, folding_plan, shallow_copy
-from diascope.models.modes import unwrapped
+from diascope.models.modes import arithmetic, unwrapped
 
 Arithmetic = Literal["auto", "float32", "bf16"]
 
@@ -79,10 +79,10 @@ def frozen(
 
     The model itself is not touched: what is run is a copy of its structure that shares every
     tensor it does not change. A model that cannot be copied is run as it is, in eval mode, its
-    flags restored. Changing the weights inside the context is not seen by the copy. Already
-    frozen models are given back as they are.
+    flags restored. Changing the weights inside the context is not seen by the copy. A model
+    already frozen is given back as it is, unless another precision is asked for.
     """
-    if isinstance(model, FrozenModel):
+    if isinstance(model, FrozenModel) and precision in ("auto", model.precision):
         yield model
         return
     inner = unwrapped(model)
@@ -141,13 +141,10 @@ def _make_ready(model: nn.Module, body: nn.Module, sample: Tensor, precision: Ar
 
 @contextmanager
 def _fast_kernels(device: torch.device) -> Iterator[None]:
-    if device.type != "cuda":
-        yield
-        return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
-    cudnn.allow_tf32 = matmul.allow_tf32 = cudnn.benchmark = True
+    cuda, before = device.type == "cuda", torch.backends.cudnn.benchmark
     try:
-        yield
+        torch.backends.cudnn.benchmark = before or cuda
+        with arithmetic("tf32", on=cuda):
+            yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+        torch.backends.cudnn.benchmark = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -26,15 +27,32 @@ def exactly(model: nn.Module) -> Iterator[nn.Module]:
 
     On NVIDIA GPUs convolutions take TF32 (10 bits of mantissa) unless told otherwise.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     device = next((p.device.type for p in unwrapped(model).parameters()), "cpu")
-    before = cudnn.allow_tf32, matmul.allow_tf32
+    with (
+        arithmetic("ieee", on=device == "cuda"),
+        evaluating(model) as inner,
+        torch.autocast(device, enabled=False),
+    ):
+        yield inner
+
+
+@contextmanager
+def arithmetic(precision: Literal["ieee", "tf32"], *, on: bool) -> Iterator[None]:
+    """Run float32 convolutions and products of NVIDIA GPUs in `precision`, where `on`.
+
+    What was set is given back. Only the settings that torch has had since 2.9 are touched: it
+    refuses to mix them with the older `allow_tf32`.
+    """
+    cudnn: Any = torch.backends.cudnn
+    places: list[Any] = [cudnn.conv, torch.backends.cuda.matmul] if on else []
+    before = [place.fp32_precision for place in places]
     try:
-        cudnn.allow_tf32 = matmul.allow_tf32 = False
-        with evaluating(model) as inner, torch.autocast(device, enabled=False):
-            yield inner
+        for place in places:
+            place.fp32_precision = precision
+        yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
 
 
 @contextmanager
