@@ -61,7 +61,7 @@ def test_random_start_fills_the_ball():
         Threat("l1", 0.25).random_start(x, Noise(3, torch.arange(2000))) - x
     )
     assert size.max() <= 0.25 + 1e-6
-    assert abs((size < 0.25 * 0.5 ** (1 / 4)).float().mean() - 0.5) < 0.04
+    assert abs((size < 0.125).float().mean() - 0.5) < 0.04
 
 
 def test_steepest_moves_the_largest_that_can_move():

@@ -19,7 +19,7 @@ class PGD(GradientAttack):
 
     steps: number of gradient steps. step_size: length of each in pixel units, or None for
     `rel_step_size` * eps; with both None it is 2.5 * eps / steps (Madry's rule), which follows
-    an eps that changes. random_start: begin at a uniform point of the ball, else at the image
+    an eps that changes. random_start: begin at a random point of the ball, else at the image
     (and then only the first of the restarts; the others are random).
     The ball is that of the original image, so the budget is eps however many the steps.
     P1 trains with norm="l2", steps=7, rel_step_size=0.2. Costs `steps` forward and backward

@@ -63,17 +63,18 @@ class Threat:
         return (x + delta).clamp(*self.bounds)
 
     def random_start(self, x: Tensor, noise: Noise, stream: int = 0) -> Tensor:
-        """Return a point drawn uniformly from the ball around each image, clipped to the bounds.
+        """Return a random point of the ball around each image, clipped to the bounds.
 
-        L-inf: uniform in the cube (Madry et al. 2018). L2: a Gaussian direction with radius
-        eps * u^(1/d), u uniform. L1: a Laplacian direction, likewise.
+        L-inf: uniform in the cube (Madry et al. 2018). L2 and L1: a Gaussian or Laplacian
+        direction, at a radius uniform in [0, eps]. (Points uniform in the ball would lie on its
+        sphere, as nearly all of its volume does in thousands of dimensions; a few steps from
+        there break fewer images than from within: docs/results/attacks.md.)
         """
         shape, eps = x.shape[1:], self._eps(x)
         if self.norm == "linf":
             delta = (noise.uniform(shape, stream).to(x.dtype) * 2 - 1) * eps
         else:
-            u = noise.uniform((1, 1, 1), stream + 500_009).to(x.dtype)
-            radius = eps * u ** (1.0 / math.prod(shape))
+            radius = eps * noise.uniform((1, 1, 1), stream + 500_009).to(x.dtype)
             if self.norm == "l2":
                 direction = noise.normal(shape, stream).to(x.dtype)
             else:
