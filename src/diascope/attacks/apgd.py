@@ -28,8 +28,8 @@ class APGD:
 
     In L-inf and L2 as in their algorithm 1; in L1 with sparse steps and shrinking balls (Croce
     and Hein 2021, "Mind the box"). Starts are random in the ball (`Threat.random_start`), where the
-    authors' code starts on its sphere (L-inf: a random direction scaled to length eps). Every image has its own step
-    size, best point and counters, and no image's result depends on its batch.
+    authors' code starts on its sphere (L-inf: a random direction scaled to length eps). Every image
+    has its own step size, best point and counters, and no image's result depends on its batch.
 
     norm: "linf", "l2" or "l1". eps: in pixel units, a number or (B,). loss: "ce", "margin",
     "dlr", or "dlr-targeted": one run for each of the `targets` most likely other classes, the
