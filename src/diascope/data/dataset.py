@@ -112,6 +112,12 @@ class Dataset:
         own = "path:" + self.table.path.astype(object)
         return np.where(self.table.group == "", own, "group:" + self.table.group.astype(object))
 
+    @cached_property
+    def entries(self) -> list[tuple[str, str]]:
+        """The path and the mask of each image, for readers: far faster than rows of the table."""
+        paths, masks = (self.table[column].astype(str).tolist() for column in ("path", "mask"))
+        return list(zip(paths, masks, strict=True))
+
     @property
     def counts(self) -> dict[str, int]:
         """The number of images of each class, in the order of `classes`."""

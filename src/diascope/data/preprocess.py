@@ -27,6 +27,8 @@ class Preprocess(Settings):
     def image(self, image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         """Return (size, size, channels) of `image` (H, W, 1 or 3), antialiased bicubic."""
         image = self._cropped(image)
+        if image.shape == (size, size, self.channels):
+            return image
         pixels = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         if self.channels == 1:
             pixels = pixels.convert("L")

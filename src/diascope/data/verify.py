@@ -68,8 +68,7 @@ def refusal(dataset: Dataset, problems: Sequence[Problem], images: int) -> UserE
 
 def read_row(dataset: Dataset, row: int) -> Row:
     """Return the pixels of row number `row`; its problems are listed, none is raised."""
-    entry = dataset.table.iloc[row]
-    path, mask_path = str(entry["path"]), str(entry["mask"])
+    path, mask_path = dataset.entries[row]
     problems = []
     image, mask = None, None
     try:
