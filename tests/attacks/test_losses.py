@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.nets import balanced_net, images, small_net
@@ -10,6 +12,7 @@ from diascope.attacks import FGSM, MIFGSM, PGD
 from diascope.attacks.base import NoGradientWarning, is_broken, verdict
 from diascope.attacks.losses import dlr, dlr_to, loss_of, margin, margin_to
 from diascope.models.heads import cross_entropy
+from diascope.randomness import Noise
 
 LOGITS = torch.tensor([[3.0, 1.0, -1.0, 0.5], [0.0, 2.0, 5.0, 1.0]], dtype=torch.float64)
 Y = torch.tensor([0, 1])
@@ -169,3 +172,38 @@ def test_a_tie_in_bfloat16_costs_no_steps():
     y = torch.zeros(4).long()
     attack = PGD(norm="linf", eps=0.1, steps=10, stop_early=True, precision="bf16")
     assert verdict(Tied(), attack(Tied(), x, y), y).all()
+
+
+def divergence(model, x, x_adv):
+    p, q = model(x).log_softmax(1), model(x_adv).log_softmax(1)
+    return (p.exp() * (p - q)).sum(1)
+
+
+def test_the_divergence_is_climbed_from_beside_the_image():
+    model, x = small_net().double(), images(4).double()
+    seeded = lambda: torch.Generator().manual_seed(1)
+    found = FGSM(loss="kl", eps=0.05)(model, x, torch.zeros(4).long(), generator=seeded())
+    other = FGSM(loss="kl", eps=0.05)(model, x, torch.ones(4).long(), generator=seeded())
+    assert torch.equal(found, other)  # no label is asked
+    beside = (x + 1e-3 * Noise.of(x, seeded(), None).normal(x.shape[1:])).clamp(0, 1)
+    beside = (x + (beside - x).clamp(-0.05, 0.05)).requires_grad_()
+    (gradient,) = torch.autograd.grad(divergence(model, x, beside).sum(), beside)
+    by_hand = x + (beside.detach() + 0.05 * gradient.sign() - x).clamp(-0.05, 0.05)
+    torch.testing.assert_close(found, by_hand.clamp(0, 1))
+
+
+@pytest.mark.parametrize("attack", [PGD, MIFGSM])
+@pytest.mark.parametrize("start", [True, False])
+def test_more_steps_climb_the_divergence_further_than_the_cross_entropy_does(attack, start):
+    model, x, y = balanced_net(), images(16), torch.arange(16) % 3
+    plan = attack(eps=0.03, steps=10, random_start=start, loss="kl", precision="float32")
+    value = lambda plan: divergence(model, x, plan(model, x, y, generator=torch.Generator()))
+    climbed = value(plan).mean()
+    assert climbed > value(replace(plan, steps=1)).mean()
+    assert climbed > value(replace(plan, loss="ce")).mean()
+
+
+@pytest.mark.parametrize("options", [{"targeted": True}, {"stop_early": True}, {"restarts": 2}])
+def test_the_divergence_knows_no_label(options):
+    with pytest.raises(ValueError, match="knows no label"):
+        PGD(loss="kl", **options)

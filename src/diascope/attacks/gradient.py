@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from diascope.attacks.base import (
+    LossFunction,
     check_images,
     is_broken,
     logits_and_gradient,
@@ -18,8 +20,12 @@ from diascope.attacks.base import (
 )
 from diascope.attacks.losses import Loss, loss_of
 from diascope.attacks.threat import Norm, Threat
+from diascope.models.divergence import kl_divergence
 from diascope.models.frozen import Arithmetic, FrozenModel, frozen
+from diascope.models.heads import is_multilabel
 from diascope.randomness import Noise
+
+BESIDE = 1e-3  # in pixel units: how far beside the image the climb of the divergence starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +37,12 @@ class GradientAttack:
     that no image's result depends on its batch. A gradient that is not finite moves nothing.
 
     norm: "linf", "l2" or "l1". eps: in pixel units, a number or (B,). loss: "ce", "margin" or
-    "dlr" (see `diascope.attacks.losses`). targeted: y holds the class wanted instead of the true
-    one. restarts: how many starts are tried, the best kept: a misclassified point before others,
-    then the highest loss. stop_early: an image stops at its first misclassified point and leaves
+    "dlr" (see `diascope.attacks.losses`), or "kl": how far the prediction moves, KL(p(x) || p(x'))
+    (Zhang et al. 2019, equation 5), which needs no label, and one forward pass more; it is least
+    at the image itself, so that a start there is moved by `BESIDE` of a standard normal, as in
+    the authors' code. targeted: y holds the class wanted instead of the true one. restarts: how
+    many starts are tried, the best kept: a misclassified point before others, then the highest
+    loss. stop_early: an image stops at its first misclassified point and leaves
     the batch, for a verdict; without it every image climbs to the end, for training. precision:
     of the gradients; what stops early in bfloat16 is confirmed in float32 on the model itself
     before it leaves, and what still stands is climbed on for a tenth of the steps in float32.
@@ -41,7 +50,7 @@ class GradientAttack:
 
     norm: Norm = "linf"
     eps: float | Tensor = 8 / 255
-    loss: Loss = "ce"
+    loss: Loss | Literal["kl"] = "ce"
     targeted: bool = False
     restarts: int = 1
     stop_early: bool = False
@@ -49,7 +58,10 @@ class GradientAttack:
 
     def __post_init__(self) -> None:
         Threat(self.norm, self.eps)
-        loss_of(self.loss)
+        if self.loss != "kl":
+            loss_of(self.loss)
+        elif self.targeted or self.stop_early or self.restarts != 1:
+            raise ValueError("loss='kl' knows no label: no targets, early stop or restarts")
         if self.restarts < 1:
             raise ValueError(f"restarts={self.restarts}: at least 1 is needed")
 
@@ -65,7 +77,17 @@ class GradientAttack:
         raise NotImplementedError
 
     def _start(self, threat: Threat, x: Tensor, noise: Noise, restart: int) -> Tensor:
+        if self.loss == "kl":
+            return threat.project(x + BESIDE * noise.normal(x.shape[1:]).to(x.dtype), x)
         return x
+
+    def _loss(self, net: nn.Module, x: Tensor) -> LossFunction:
+        """Return what is climbed around the images `x`."""
+        if self.loss != "kl":
+            return loss_of(self.loss, targeted=self.targeted)
+        with torch.no_grad():
+            clean = net(x)
+        return lambda logits, y: kl_divergence(clean, logits, multilabel=is_multilabel(logits, y))
 
     def _accumulate(self, velocity: Tensor | None, gradient: Tensor) -> Tensor:
         """Return what the steepest direction is taken of; `velocity` is what it last was."""
@@ -104,7 +126,7 @@ class GradientAttack:
         self, net: FrozenModel, x: Tensor, y: Tensor, starts: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Climb from each start; return the best points, and where every logit was finite (B,)."""
-        climb = _Climb(self, net)
+        climb = _Climb(self, net, self._loss(net, x))
         best, finite = climb(x, y, starts[0], self.threat)
         if self.stop_early:
             warn_if_no_gradient(climb.moves)
@@ -127,9 +149,7 @@ class GradientAttack:
     @torch.no_grad()
     def _score(self, net: FrozenModel, x: Tensor, y: Tensor, x_adv: Tensor) -> Tensor:
         """Return the loss of each point, infinite where it is misclassified beyond doubt, (B,)."""
-        value = loss_of(self.loss, targeted=self.targeted)(net(x_adv), y).nan_to_num(
-            -1e5, 1e5, -1e5
-        )
+        value = self._loss(net, x)(net(x_adv), y).nan_to_num(-1e5, 1e5, -1e5)
         broken = verdict(net, x_adv, y, targeted=self.targeted, batch_size=len(x))
         return value.masked_fill(broken, torch.inf) if self.stop_early else value + 1e6 * broken
 
@@ -139,7 +159,7 @@ class GradientAttack:
         rows = (~broken).nonzero()[:, 0]
         if len(rows):
             with frozen(model, x, precision="float32") as net:
-                climb = _Climb(self, net, steps=math.ceil(self._steps() / 10))
+                climb = _Climb(self, net, self._loss(net, x), math.ceil(self._steps() / 10))
                 x_adv[rows], _ = climb(x[rows], y[rows], x_adv[rows], self.threat.take(rows))
         return x_adv
 
@@ -147,11 +167,16 @@ class GradientAttack:
 class _Climb:
     """One run of an attack on a frozen model."""
 
-    def __init__(self, attack: GradientAttack, net: FrozenModel, steps: int | None = None) -> None:
-        self.attack, self.net = attack, net
+    def __init__(
+        self,
+        attack: GradientAttack,
+        net: FrozenModel,
+        loss: LossFunction,
+        steps: int | None = None,
+    ) -> None:
+        self.attack, self.net, self.loss = attack, net, loss
         self.steps = attack._steps() if steps is None else steps
         self.moves = torch.empty(0, dtype=torch.bool)  # (B,): not stuck at the last call's start
-        self.loss = loss_of(attack.loss, targeted=attack.targeted)
 
     def __call__(
         self, x: Tensor, y: Tensor, x_adv: Tensor, threat: Threat

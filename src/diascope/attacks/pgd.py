@@ -51,4 +51,4 @@ class PGD(GradientAttack):
     def _start(self, threat: Threat, x: Tensor, noise: Noise, restart: int) -> Tensor:
         if self.random_start or restart > 0:
             return threat.random_start(x, noise, restart)
-        return x
+        return super()._start(threat, x, noise, restart)
