@@ -26,17 +26,21 @@ from diascope.randomness import derive
 CLASSES = 4  # of the untrained nets
 
 
-def parser(description: str, pairs: int | None = None) -> argparse.ArgumentParser:
+def parser(
+    description: str, pairs: int | None = None, *, models: bool = True
+) -> argparse.ArgumentParser:
     """Return a parser of the options that every benchmark has.
 
-    `pairs` is the default number of timed rounds; None where nothing is timed.
+    `pairs` is the default number of timed rounds; None where nothing is timed. `models`: whether
+    trained models are taken.
     """
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = options.add_argument
-    add("--model-standard", type=Path, metavar="RUN", help="run folder of a standard model")
-    add("--model-robust", type=Path, metavar="RUN", help="run folder of a robust model")
+    if models:
+        add("--model-standard", type=Path, metavar="RUN", help="run folder of a standard model")
+        add("--model-robust", type=Path, metavar="RUN", help="run folder of a robust model")
     add("--data", metavar="DATA", help="such as ham10000:/path; without it the phantom's images")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where everything runs")
     if pairs is not None:
