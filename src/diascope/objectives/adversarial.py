@@ -8,30 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks.base import Attack
-from diascope.models.heads import cross_entropy
-from diascope.models.modes import unwrapped
 from diascope.objectives.base import objectives
+from diascope.objectives.passes import Passes
 from diascope.registry import nested
 
 
 @objectives.register("adversarial")
 @dataclass(frozen=True, kw_only=True)
-class Adversarial:
+class Adversarial(Passes):
     """The cross-entropy of attacked images: CE(x', y) (Madry et al. 2018, equation 2.1).
 
     attack: any attack, which makes x' of x; P1 takes PGD-L2 with 7 steps of eps/5 and a random
-    start. mix: the weight of the clean loss added to it, (CE(x', y) + mix * CE(x, y)) / (1 + mix);
-    the two branches share one joint forward. The attack sees the model in eval mode; the loss
-    leaves it as it was. Costs the attack, and one forward and backward (of twice the images with
-    mix).
+    start. mix: the weight of the clean loss added to it, (CE(x', y) + mix * CE(x, y)) / (1 + mix).
+    The options are those of `Passes`.
+
+    Costs the attack, and one forward and backward (of twice the images with mix): with FGSM 5
+    units, where a forward pass is 1, a backward pass to the input 1, and to the weights 2.
     """
 
     attack: Attack = nested("attack")
     mix: float = 0.0
-    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.mix < 0:
+        super().__post_init__()
+        if not self.mix >= 0:
             raise ValueError(f"mix={self.mix}: must be at least 0")
 
     def __call__(
@@ -45,11 +45,10 @@ class Adversarial:
         class_weight: Tensor | None = None,
     ) -> Tensor:
         """Return the mean loss of images (B, C, H, W) in [0, 1] and labels."""
-        x_adv = self.attack(unwrapped(model), x, y, generator=generator, ids=ids)
-        weight, smoothing = class_weight, self.label_smoothing
+        with self._searched(model) as net:
+            x_adv = self.attack(net, x, y, generator=generator, ids=ids)
         if self.mix == 0:
-            return cross_entropy(model(x_adv), y, weight=weight, label_smoothing=smoothing).mean()
-        logits = model(torch.cat([x_adv, x]))
-        losses = cross_entropy(logits, torch.cat([y, y]), weight=weight, label_smoothing=smoothing)
-        attacked, clean = losses.chunk(2)
-        return (attacked.mean() + self.mix * clean.mean()) / (1 + self.mix)
+            return self._cross_entropy(model(x_adv), y, class_weight)
+        attacked, clean = self._logits(model, x_adv, x)
+        loss = self._cross_entropy(attacked, y, class_weight)
+        return (loss + self.mix * self._cross_entropy(clean, y, class_weight)) / (1 + self.mix)
