@@ -11,7 +11,6 @@ from diascope.errors import UserError
 from diascope.models import (
     create_model,
     evaluating,
-    layer_groups,
     load_model,
     read_card,
     save_model,
@@ -35,7 +34,11 @@ def test_wrong_names_and_options_are_refused_in_one_line():
         (lambda: create_model("resnet81", 3), "did you mean 'resnet"),
         (lambda: create_model("resnet18", 0), "at least 1"),
         (lambda: create_model("resnet18", 3, layrs=[1]), "layrs"),
-        (lambda: create_model("resnet18", 3, attention="soft"), "attention"),
+        (lambda: create_model("alexnet28", 3), "did you mean 'alexnet-28'"),
+        (lambda: create_model("alexnet-28", 3, widht=2), "widht"),
+        (lambda: create_model("alexnet-28", 3, pretrained=True), "no pretrained"),
+        (lambda: create_model("resnet18", 3, attention="sotf"), "did you mean 'soft'"),
+        (lambda: create_model("resnet18", 3, pretrained=True, weights="x"), "keep one"),
     ]:
         with pytest.raises(UserError, match=message) as caught:
             call()
@@ -98,22 +101,6 @@ def test_files_that_are_no_models_are_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             load_model(tmp_path / name)
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "count"), [("resnet18", 5), ("resnet50", 5), ("tf_efficientnet_lite0", None)]
-)
-def test_layer_groups_divide_the_backbone_from_stem_to_head(name, count):
-    model = create_model(name, num_classes=3)
-    groups = layer_groups(model)
-    assert count is None or len(groups) == count
-    ids = [id(p) for group in groups for p in group]
-    assert len(ids) == len(set(ids))
-    assert set(ids) == {id(p) for p in model.parameters()}
-    assert any(p is next(model.backbone.parameters()) for p in groups[0])
-    assert {id(p) for p in groups[-1]} == {
-        id(p) for p in model.backbone.get_classifier().parameters()
-    }
 
 
 def test_evaluating_gives_each_module_its_own_flag_back():

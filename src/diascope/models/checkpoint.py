@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from diascope import __version__
 from diascope.errors import UserError
 from diascope.files import replacing
-from diascope.models.create import Classifier, ModelSpec, create_model
+from diascope.models.classifier import Classifier, ModelSpec
+from diascope.models.create import create_model
 from diascope.models.modes import unwrapped
+from diascope.models.stored import FORMAT, WEIGHTS, read_own
 
-WEIGHTS = "model.safetensors"
-FORMAT = "diascope-classifier-1"
+__all__ = ["WEIGHTS", "load_model", "read_card", "save_model"]
 
 
 def save_model(model: nn.Module, path: Path, **card: Any) -> None:
@@ -37,7 +37,7 @@ def save_model(model: nn.Module, path: Path, **card: Any) -> None:
 
 def read_card(path: Path) -> dict[str, Any]:
     """Return the JSON header of a run folder or `.safetensors` file without reading weights."""
-    return _read(path, weights=False)[0]
+    return read_own(path, weights=False)[0]
 
 
 def load_model(path: Path | str) -> Classifier:
@@ -47,7 +47,7 @@ def load_model(path: Path | str) -> Classifier:
     or not one of ours.
     """
     path = Path(path)
-    card, tensors = _read(path, weights=True)
+    card, tensors = read_own(path, weights=True)
     spec = dict(card["model"])
     mean, std = tuple(spec.pop("mean")), tuple(spec.pop("std"))
     model = create_model(
@@ -65,24 +65,3 @@ def load_model(path: Path | str) -> Classifier:
         raise UserError(f"{path}: the weights do not fit {spec['name']}: {reason}") from None
     model.card = card
     return model.eval()
-
-
-def _read(path: Path, weights: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.exists():
-        hint = "is this a finished run?" if path.is_dir() else "there is no such file"
-        raise UserError(f"{file}: no model here; {hint}")
-    try:
-        with safe_open(file, framework="pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {k: content.get_tensor(k) for k in content.keys()} if weights else {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error})") from None
-    if "diascope" not in metadata:
-        raise UserError(
-            f"{file}: has no Diascope header; only models that Diascope saved can be opened"
-        )
-    card: dict[str, Any] = json.loads(metadata["diascope"])
-    if card.get("format") != FORMAT:
-        raise UserError(f"{file}: written in format {card.get('format')}; this reads {FORMAT}")
-    return card, tensors
