@@ -39,6 +39,7 @@ def lowest(score: Tensor, k: float) -> Tensor:
     order of (C, H, W). Linear in the number of features.
     """
     flat = score.flatten(1)  # (B, n)
+    flat = flat if flat.dtype == torch.float64 else flat.float()
     count = count_of(k, flat.shape[1])
     if count in (0, flat.shape[1]):
         return torch.full_like(score, count > 0, dtype=torch.bool)
