@@ -8,7 +8,7 @@ from typing import Any
 from diascope.errors import UserError
 from diascope.training.config import TrainingConfig
 
-FREE = ("training.checkpoint_seconds",)
+FREE = ("training.checkpoint_seconds", "training.devices", "training.nodes")
 MACHINE = ("device", "precision", "metric")
 
 
@@ -29,7 +29,8 @@ def refuse_changes(
 
     Both are plain settings, `prefix` what stands before their keys. More epochs are welcome
     where the run `grows`, unless the learning rate follows a cosine, which would have been
-    another one from the start; `checkpoint_seconds` is free.
+    another one from the start. How often the state is saved and the number of processes are free:
+    batches and noise do not depend on them.
     """
     schedule = (old if prefix else old["training"])["schedule"]["name"]
     for key, before, after in differences(old, new, prefix):

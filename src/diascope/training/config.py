@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
 from diascope.data.preprocess import Preprocess
 from diascope.objectives import Objective
-from diascope.settings import Settings, override, read_yaml, validate
+from diascope.settings import Settings, validate
+from diascope.training.layers import STAGED, read_layers, spell_out
 from diascope.training.objective import build_objective, resolved_objective
-from diascope.training.options import AugmentConfig, Metric, OptimizerConfig, ScheduleConfig
+from diascope.training.options import (
+    AugmentConfig,
+    AveragingConfig,
+    EpsilonConfig,
+    Metric,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 
 
 class SplitConfig(Settings):
-    """What is trained on: `fractions` of train, val and test, by `seed`; or a split `file`."""
+    """What is trained on: `fractions` of train, val and test, by `seed`; or a split `file`.
+
+    `fold` joins train and val, and divides them anew: "2/5" validates on the second of five
+    parts, "all" trains on all and validates on none. Test stays what it is.
+    """
 
     seed: int = 0
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     file: Path | None = None
+    fold: str | None = Field(default=None, pattern=r"^(all|[1-9]\d*/[1-9]\d*)$")
 
 
 class DataConfig(Settings):
@@ -42,10 +55,18 @@ class DataConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """Which classifier: the arguments of `diascope.models.create_model`."""
+    """Which classifier: the arguments of `diascope.models.create_model`.
+
+    `weights`: where training starts, a run folder or a file of weights; null for random ones (or
+    those of `pretrained`). `trainable`: the number of layer groups, counted from the head, that
+    are trained (see `diascope.models.layer_groups`); the others keep their weights and their
+    batch-norm statistics. Null trains all.
+    """
 
     name: str = "resnet18"
     pretrained: bool = False
+    weights: Path | None = None
+    trainable: PositiveInt | None = None
     attention: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -71,13 +92,21 @@ class TrainingConfig(Settings):
     gains from. `epoch_share` is the share of the training images that an epoch sees.
     `clip_gradient` bounds the gradient's length. `checkpoint_seconds` is the time between two
     saved states; 0 saves every step.
+
+    `batch_size` is that of a step, however it is computed: shared by the processes of `devices`
+    times `nodes`, and by each in `accumulate` parts one after the other, whose gradients are
+    added up. "auto" devices and nodes are those of the launcher (torchrun, `fabric run`, SLURM),
+    else one.
     """
 
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 32
     seed: int = 0
+    accumulate: PositiveInt = 1
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    epsilon: EpsilonConfig = EpsilonConfig()
+    averaging: AveragingConfig = AveragingConfig()
     select: Literal["best", "last"] = "best"
     metric: Metric = "auto"
     patience: PositiveInt | None = None
@@ -87,9 +116,39 @@ class TrainingConfig(Settings):
     epoch_share: float = Field(default=1.0, gt=0, le=1)
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
+    nodes: PositiveInt | Literal["auto"] = "auto"
     clip_gradient: float | None = Field(default=None, gt=0)
     checkpoint_seconds: NonNegativeFloat = 30.0
     validation: ValidationConfig = ValidationConfig()
+
+
+class SearchConfig(Settings):
+    """A search among the values in `grid`, by dotted key: every combination is a trial.
+
+    A trial is trained on each of `folds` group-safe parts of train and val, and judged by the
+    mean of `metric` over the parts, at the epoch that each run selects.
+    """
+
+    grid: dict[str, list[Any]] = Field(min_length=1)
+    folds: int = Field(default=5, ge=2)
+    metric: Literal["accuracy", "balanced_accuracy", "adversarial_accuracy", "loss"] = "accuracy"
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _dotted(cls, grid: Any) -> Any:
+        """Return the grid with dotted keys, from nested ones."""
+        return dict(_leaves(grid)) if isinstance(grid, Mapping) else grid
+
+    @field_validator("grid")
+    @classmethod
+    def _not_empty(cls, grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for key, values in grid.items():
+            if not values:
+                raise ValueError(f"'{key}' has no value to try")
+            if key.split(".")[0] not in STAGED:
+                raise ValueError(f"'{key}': a search goes over model, objective or training")
+        return grid
 
 
 class TrainConfig(Settings):
@@ -97,7 +156,11 @@ class TrainConfig(Settings):
 
     `objective` is a name, or a mapping with `name` and the objective's fields. Beside its attack
     it may hold the shorthand `eps` (see `resolved_objective`), of which `objective_eps_given` is
-    the record in a resolved configuration. `record` tells what made a run, and is not compared.
+    the record in a resolved configuration. `stages` are trained one after the other, each from
+    the weights chosen in the one before: an entry says what differs in it from the rest of the
+    configuration. In a resolved configuration the entries are complete, and the rest is the last
+    stage. `search` chooses among values of the last stage before the run. `record` tells what
+    made a run, and is not compared.
     """
 
     data: DataConfig
@@ -105,6 +168,8 @@ class TrainConfig(Settings):
     objective: dict[str, Any] | str = "standard"
     objective_eps_given: dict[str, Any] | None = None
     training: TrainingConfig = TrainingConfig()
+    stages: list[dict[str, Any]] = Field(default_factory=list)
+    search: SearchConfig | None = None
     out: Path | None = None
     record: dict[str, Any] | None = Field(default=None, exclude=True, repr=False)
 
@@ -112,12 +177,32 @@ class TrainConfig(Settings):
         """Return the objective; raises `UserError` for a mistake in its settings."""
         return build_objective(self.objective, self.objective_eps_given, self.data.size, where)
 
-    def resolved(self, where: str = "objective") -> TrainConfig:
-        """Return an equal configuration with the objective spelled out; idempotent."""
+    def resolved(self, where: str = "configuration") -> TrainConfig:
+        """Return an equal configuration with objectives and stages spelled out; idempotent.
+
+        Raises `UserError`, beginning with `where`, for a mistake in one of them.
+        """
+        config = self
+        if self.stages:
+            config = _spelled({**self.to_dict(), "record": self.record}, (), where)
         objective, given = resolved_objective(
-            self.objective, self.objective_eps_given, self.data.size, where
+            config.objective, config.objective_eps_given, config.data.size, f"{where}: objective"
         )
-        return self.model_copy(update={"objective": objective, "objective_eps_given": given})
+        return config.model_copy(update={"objective": objective, "objective_eps_given": given})
+
+    def stages_before(self, where: str = "configuration") -> list[TrainConfig]:
+        """Return the configurations of the stages before the last, which is this one itself."""
+        rest = {"data": self.data.model_dump(mode="json")}
+        return [
+            validate(TrainConfig, {**rest, **stage}, f"{where}: stage {number}").resolved(
+                f"{where}: stage {number}"
+            )
+            for number, stage in enumerate(self.stages[:-1], 1)
+        ]
+
+    def stage_dict(self) -> dict[str, Any]:
+        """Return what a stage may change, as plain values."""
+        return {key: value for key, value in self.to_dict().items() if key in STAGED}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values from which `read_config` makes an equal configuration."""
@@ -129,13 +214,33 @@ def read_config(
 ) -> TrainConfig:
     """Return the resolved configuration in a YAML file (or a mapping), with `overrides` applied.
 
-    An override is written `training.epochs=3`. The `config.yaml` of a run folder is read too.
-    Raises `UserError`, one line, for the first mistake.
+    A file may lie on another one, its `base` (relative to it). An override is written
+    `training.epochs=3`, and holds in every stage; `base=FILE` gives the file another base. The
+    `config.yaml` of a run folder is read too. Raises `UserError`, one line, for the first mistake.
     """
+    overrides = list(overrides)
+    bases = [text for text in overrides if text.startswith("base=")]
+    overrides = [text for text in overrides if text not in bases]
     if isinstance(source, Path):
         where = where or str(source)
-        content = read_yaml(source)
+        base = Path(bases[-1].removeprefix("base=")).expanduser() if bases else None
+        content = read_layers(source, base)
     else:
         where, content = where or "configuration", dict(source)
-    config = validate(TrainConfig, override(content, overrides), where)
-    return config.resolved(f"{where}: objective")
+    return _spelled(content, overrides, where).resolved(where)
+
+
+def _spelled(content: Mapping[str, Any], overrides: Iterable[str], where: str) -> TrainConfig:
+    """Return the configuration with the overrides, and every stage complete."""
+    config = validate(TrainConfig, spell_out(content, overrides, where), where)
+    stages = [stage.stage_dict() for stage in config.stages_before(where)]
+    return config.model_copy(update={"stages": [*stages, {}] if config.stages else []})
+
+
+def _leaves(grid: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key of a nested mapping, and its value."""
+    for key, value in grid.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

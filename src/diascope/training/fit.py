@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,16 @@ from diascope.objectives import Objective
 from diascope.training.batches import Batches, class_weight
 from diascope.training.compare import as_before, refuse_changes
 from diascope.training.config import TrainingConfig
+from diascope.training.epsilon import check_epsilon
 from diascope.training.loop import Fit, Loop
-from diascope.training.machine import make_fabric, on_this_machine
+from diascope.training.machine import make_fabric, on_this_machine, synchronised
 from diascope.training.progress import Progress
 from diascope.training.state import FolderStore, MemoryStore, Store
+from diascope.training.team import Team
 from diascope.training.validation import Validation
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 _DEFAULT = TrainingConfig()
 
@@ -34,18 +40,22 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    fabric: Fabric | None = None,
 ) -> Fit:
     """Train `model` by `objective` on the images of `train`, and choose an epoch on `val`.
 
     With a `folder` the state is kept there, and `resume` goes on from it, to the same weights bit
     for bit on a CPU. `model` is changed in place; its given weights are where training starts.
+    `fabric` is one that is launched already; without it one is made of the configuration.
     Raises `UserError` for a mistake in the configuration, a state that is there without `resume`,
     and a loss that is no longer finite.
     """
     store: Store = MemoryStore() if folder is None else FolderStore(folder)
     config = _going_on(store, config, objective, resume)
     check_images(train, val, config)
-    fabric = make_fabric(config)
+    fabric = fabric or make_fabric(config)
+    team = Team(fabric)
+    store = store if team.first else MemoryStore()
     batches = Batches(
         train,
         config.batch_size,
@@ -54,6 +64,7 @@ def fit(
         config.epoch_share,
         fabric.device,
     )
+    team.check(batches)
     validation = Validation(
         val,
         validation_attack(config, objective),
@@ -62,12 +73,13 @@ def fit(
         config.seed,
         fabric.device,
         fabric.autocast,
+        team,
     )
-    model = unwrapped(model).to(memory_format=torch.channels_last)
+    model = synchronised(unwrapped(model), fabric).to(memory_format=torch.channels_last)
     weight = _weight(config, train, fabric.device)
     progress = progress or Progress()
     return Loop(
-        fabric, model, objective, batches, validation, config, weight, store, progress
+        fabric, team, model, objective, batches, validation, config, weight, store, progress
     ).run()
 
 
@@ -82,6 +94,7 @@ def settled(config: TrainingConfig, objective: Objective) -> TrainingConfig:
             "training.metric = 'adversarial_accuracy': the objective has no attack; "
             "give training.validation.attack"
         )
+    check_epsilon(config.epsilon, objective)
     return on_this_machine(config)
 
 

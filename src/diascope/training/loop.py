@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from diascope.errors import UserError
 from diascope.models import unwrapped
 from diascope.objectives import Objective
 from diascope.randomness import derive
-from diascope.training.batches import Batches
+from diascope.training.averaging import Averaging
+from diascope.training.batches import Batch, Batches
 from diascope.training.config import TrainingConfig
+from diascope.training.epsilon import at_step
 from diascope.training.interrupt import Interrupt
 from diascope.training.meter import Clock, Meter, with_clock
 from diascope.training.modes import train_mode
@@ -27,12 +30,14 @@ from diascope.training.progress import Progress
 from diascope.training.schedule import Plateau, make_optimizer, multiplier
 from diascope.training.selection import Selection
 from diascope.training.state import State, Store
+from diascope.training.team import Team
 from diascope.training.validation import Validation
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 Row = dict[str, float]
+GO_ON, SAVE, STOP = 0, 1, 2
 COLUMNS = (
     "epoch",
     "lr",
@@ -67,13 +72,15 @@ class Loop:
 
     Images are drawn in an order of (seed, epoch), augmented and attacked by (seed, epoch, image),
     and dropout is seeded by (seed, epoch, step). So the state of a run is what `_state` returns,
-    and a run that goes on from it computes what it would have computed. `config` is without
-    `auto`; `weight` (K,) are the classes' weights in the loss.
+    and a run that goes on from it computes what it would have computed. Each process of `team`
+    takes its share of every batch, and DDP averages the gradients; the first writes the files.
+    `config` is without `auto`; `weight` (K,) are the classes' weights in the loss.
     """
 
     def __init__(
         self,
         fabric: Fabric,
+        team: Team,
         model: nn.Module,
         objective: Objective,
         batches: Batches,
@@ -83,14 +90,15 @@ class Loop:
         store: Store,
         progress: Progress,
     ) -> None:
-        self.fabric, self.batches, self.validation = fabric, batches, validation
+        self.fabric, self.team = fabric, team
+        self.batches, self.validation = batches, validation
         self.config, self.weight = config, weight
         self.store, self.progress = store, progress
         optimizer = make_optimizer(config.optimizer, model.parameters())
         self.model, self.optimizer = fabric.setup(model, optimizer)
         self.inner = unwrapped(self.model)
-        self.clock = Clock()
-        self.objective = with_clock(objective, self.clock)
+        self.clock, self.objective = Clock(), objective
+        self.averaging = Averaging(config.averaging)
         self.plateau = Plateau.of(config.schedule)
         self.selection = Selection(config.metric, config.patience, config.min_delta)
         self.epoch, self.step, self.rows = 0, 0, list[Row]()
@@ -104,7 +112,7 @@ class Loop:
         Raises `UserError` where the loss is no longer finite, and KeyboardInterrupt, with the
         state saved, after Ctrl-C.
         """
-        state = self.store.load()
+        state = self.team.from_first(self.store.load() if self.team.first else None)
         if state is not None:
             self._restore(state)
             self.progress.note(f"resumed in epoch {self.epoch + 1}, after step {self.step}")
@@ -124,54 +132,80 @@ class Loop:
             self._after_step(len(batches))
         self._check_finite()
         began = time.perf_counter()
-        judged = self.validation(self.model, self._stop_if_asked)
+        self.averaging.after_epoch(self.inner, self.epoch)
+        with self.averaging.applied(self.inner):
+            judged = self.validation(self.model, self._stop_if_asked)
         self._end_epoch({**judged, "seconds_validation": time.perf_counter() - began})
 
     def _take_step(self, rows: NDArray[np.int64]) -> None:
-        """Descend the loss of one batch."""
-        seed, meter = self.config.seed, self.clock.meter
-        torch.manual_seed(derive(seed, "step", self.epoch, self.step))
-        with meter.timed("data"):
-            batch = self.batches.load(rows, self.epoch)
+        """Descend the mean loss of one batch, of which this process takes its share."""
+        meter, rank = self.clock.meter, self.team.rank
+        others = [rank] if rank else []  # dropout differs from process to process
+        torch.manual_seed(derive(self.config.seed, "step", self.epoch, self.step, *others))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr(self.step)
+        mine = self.team.share(rows)
+        parts = np.array_split(mine, min(self.config.accumulate, len(mine)))
+        for place, part in enumerate(parts):
+            with meter.timed("data"):
+                batch = self.batches.load(part, self.epoch)
+            share = len(part) * self.team.world / len(rows)
+            with meter.timed("update"):
+                loss = self._backward(batch, share, last=place + 1 == len(parts))
+            meter.add(loss, len(part))
         with meter.timed("update"):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._lr(self.step)
-            generator = torch.Generator().manual_seed(derive(seed, "attack", self.epoch))
+            self._descend()
+
+    def _backward(self, batch: Batch, share: float, *, last: bool) -> Tensor:
+        """Add the gradient of `share` of the step's loss; return the mean loss of the images."""
+        seed, steps = self.config.seed, len(self.batches)
+        objective = at_step(self.objective, self.config.epsilon, self.epoch, self.step, steps, seed)
+        later = not last and not self.team.alone
+        with self.fabric.no_backward_sync(self.model) if later else nullcontext():
             with self.fabric.autocast():
-                loss = self.objective(
+                loss = with_clock(objective, self.clock)(
                     self.model,
                     batch.x,
                     batch.y,
-                    generator=generator,
+                    generator=torch.Generator().manual_seed(derive(seed, "attack", self.epoch)),
                     ids=batch.ids,
                     class_weight=self.weight,
                 )
-            self.fabric.backward(loss)
-            if self.config.clip_gradient is not None:
-                self.fabric.clip_gradients(
-                    self.model,
-                    self.optimizer,
-                    max_norm=self.config.clip_gradient,
-                    error_if_nonfinite=False,
-                )
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        meter.add(loss, len(rows))
+            self.fabric.backward(loss * share if share != 1 else loss)
         self.bad = torch.where((self.bad < 0) & ~loss.detach().isfinite(), self.step, self.bad)
+        return loss
+
+    def _descend(self) -> None:
+        if self.config.clip_gradient is not None:
+            self.fabric.clip_gradients(
+                self.model,
+                self.optimizer,
+                max_norm=self.config.clip_gradient,
+                error_if_nonfinite=False,
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.averaging.after_step(self.inner, self.epoch)
 
     def _after_step(self, steps: int) -> None:
         """Look after the loss, the clock, the state and the user."""
         now = time.monotonic()
-        if self.fabric.device.type == "cpu" or now - self._checked > 1:
+        if self.team.alone and (self.fabric.device.type == "cpu" or now - self._checked > 1):
             self._check_finite()
         where = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        self.progress.step(self.step, steps, where, self.clock.meter.speed, self._left())
-        if now - self._saved >= self.config.checkpoint_seconds:
+        speed = self.clock.meter.speed * self.team.world
+        self.progress.step(self.step, steps, where, speed, self._left())
+        if not self.team.due(self.step, steps):
+            return
+        wish = SAVE if now - self._saved >= self.config.checkpoint_seconds else GO_ON
+        wish = self.team.agreed(STOP if self._stop.requested else wish, self.fabric.device)
+        if wish == SAVE:
             self._save()
-        self._stop_if_asked()
+        elif wish == STOP:
+            self._end_early()
 
     def _end_epoch(self, judged: Mapping[str, float]) -> None:
-        meter = self.clock.meter
+        meter = self.clock.meter.of_team(self.team)
         row: Row = {"epoch": self.epoch + 1, "lr": self._lr(self.step - 1), **judged, **meter.row()}
         row["seconds"] = meter.total + row["seconds_validation"]
         self.rows.append(row)
@@ -181,7 +215,8 @@ class Loop:
         if self.config.select == "best" or self.config.patience:
             best = self.selection.update(self.epoch, row)
         if best and self.config.select == "best":
-            self.store.keep_best(self.epoch, self.inner.state_dict())
+            with self.averaging.applied(self.inner):
+                self.store.keep_best(self.epoch, self.inner.state_dict())
         self.epoch, self.step, self.clock.meter = self.epoch + 1, 0, Meter()
         self._save()
         self.progress.epoch(row, self.config.epochs, best, self._left())
@@ -191,7 +226,10 @@ class Loop:
         chosen = self.epoch - 1
         if self.config.select == "best":
             chosen = self.selection.epoch
-            self.inner.load_state_dict(self.store.best(chosen))
+            best = self.store.best(chosen) if self.team.first else None
+            self.inner.load_state_dict(self.team.from_first(best))
+        else:
+            self.averaging.settle(self.inner)
         return Fit(self.inner.eval(), chosen + 1, metrics_table(self.rows))
 
     def _lr(self, step: int) -> float:
@@ -213,7 +251,7 @@ class Loop:
     def _check_finite(self) -> None:
         """Raise `UserError` where the loss of a step of this epoch was not finite."""
         self._checked = time.monotonic()
-        step = int(self.bad)
+        step = int(self.team.highest(self.bad))
         if step >= 0:
             raise UserError(
                 f"epoch {self.epoch + 1}, step {step + 1}: the loss is not finite; try a lower "
@@ -221,15 +259,21 @@ class Loop:
             )
 
     def _stop_if_asked(self) -> None:
-        if self._stop.requested:
-            self._save()
-            step = f"epoch {self.epoch + 1}, after step {self.step}"
-            self.progress.note(f"stopped in {step}; the same command with --resume goes on")
-            raise KeyboardInterrupt
+        if self._stop.requested and self.team.alone:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        self._save()
+        step = f"epoch {self.epoch + 1}, after step {self.step}"
+        self.progress.note(f"stopped in {step}; the same command with --resume goes on")
+        raise KeyboardInterrupt
 
     def _save(self) -> None:
+        """Save the state; every process of the team calls it at the same step."""
         self._check_finite()
-        self.store.save(self._state())
+        state = self._state()
+        if self.team.first:
+            self.store.save(state)
         self._saved = time.monotonic()
 
     def _state(self) -> State:
@@ -239,7 +283,8 @@ class Loop:
             "config": self.config.model_dump(mode="json"),
             "epoch": self.epoch,
             "step": self.step,
-            "meter": self.clock.meter.to_dict(),
+            "meter": self.clock.meter.of_team(self.team).to_dict(),
+            "averaging": self.averaging.to_dict(),
             "plateau": asdict(self.plateau),
             "selection": asdict(self.selection),
             "rows": self.rows,
@@ -251,7 +296,8 @@ class Loop:
         self.epoch, self.step, self.rows = state["epoch"], state["step"], list(state["rows"])
         meter: dict[str, Any] = dict(state["meter"])
         meter["loss"] = meter["loss"].to(self.fabric.device)
-        self.clock.meter = Meter(**meter)
+        self.clock.meter = Meter(**meter) if self.team.first else Meter()
+        self.averaging.restore(state["averaging"], self.fabric.device)
         self.plateau = Plateau(**state["plateau"])
         self.selection = Selection(**state["selection"])
 

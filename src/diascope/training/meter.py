@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diascope.attacks import Attack
 from diascope.attacks.threat import Norm
 from diascope.objectives import Objective
+from diascope.training.team import Team
 
 
 @dataclass
@@ -45,6 +46,14 @@ class Meter:
         """Take in the mean loss of a batch."""
         self.loss = self.loss + loss.detach().double() * images
         self.images += images
+
+    def of_team(self, team: Team) -> Meter:
+        """Return the meter of all processes: their losses and images, this one's seconds."""
+        if team.alone:
+            return self
+        loss = team.total(self.loss)
+        images = int(team.total(torch.tensor(self.images, device=loss.device)))
+        return replace(self, loss=loss, images=images)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values and a tensor."""

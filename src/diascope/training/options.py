@@ -100,6 +100,50 @@ class ScheduleConfig(Choice):
     patience: PositiveInt | None = None
 
 
+class AveragingConfig(Choice):
+    """Which average of the weights is judged and kept: see `diascope.training.averaging`.
+
+    `start` is the first epoch (from 1) that counts.
+    """
+
+    options: ClassVar[Defaults] = {
+        "none": {},
+        "ema": {"decay": 0.999, "start": 1},
+        "swa": {"start": 1},
+    }
+    name: Literal["none", "ema", "swa"] = "none"
+    decay: float | None = Field(default=None, gt=0, lt=1)
+    start: PositiveInt | None = None
+
+
+class EpsilonConfig(Choice):
+    """How the epsilon of training moves; that of validation is the attack's own.
+
+    uniform: drawn from [`low`, `high`] for each batch, in pixel units. linear: from `start` times
+    the attack's own to the whole of it, within `epochs`. A step size that is given in pixel units
+    stays; one relative to epsilon follows it.
+    """
+
+    options: ClassVar[Defaults] = {
+        "fixed": {},
+        "uniform": {"low": None, "high": None},
+        "linear": {"start": 0.0, "epochs": 5},
+    }
+    name: Literal["fixed", "uniform", "linear"] = "fixed"
+    low: NonNegativeFloat | None = None
+    high: NonNegativeFloat | None = None
+    start: float | None = Field(default=None, ge=0, le=1)
+    epochs: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EpsilonConfig:
+        if self.name == "uniform" and (self.low is None or self.high is None):
+            raise ValueError("'uniform' needs low and high")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}")
+        return self
+
+
 class AugmentConfig(Settings):
     """What is done to training images: see `diascope.data.augment.Augment`."""
 

@@ -27,7 +27,7 @@ HALVES: tuple[str, ...] = (
     ".split.csv.*",
 )
 HALVES += (".model.safetensors.*", ".validation.parquet.*")
-FORMAT = 1
+FORMAT = 2
 
 State = dict[str, Any]
 Weights = dict[str, torch.Tensor]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from diascope.evaluation import predict_logits
 from diascope.models.heads import cross_entropy, is_correct
 from diascope.models.modes import exactly
 from diascope.randomness import derive
+from diascope.training.team import Team
 
 NOTHING = {
     "val_loss": float("nan"),
@@ -31,7 +32,8 @@ class Validation:
     """The validation images, and the attack under which they are judged (or None).
 
     `images`: how many are attacked, the same ones every epoch; None for all. `autocast` is
-    entered for the attack's gradients; verdicts are always in float32.
+    entered for the attack's gradients; verdicts are always in float32. Each process of `team` takes
+    a share of the images, and all get the same figures.
     """
 
     pixels: Pixels
@@ -41,6 +43,7 @@ class Validation:
     seed: int = 0
     device: torch.device | str = "cpu"
     autocast: Callable[[], AbstractContextManager[None]] = torch.enable_grad
+    team: Team = field(default_factory=Team)
 
     def __call__(
         self, model: nn.Module, tick: Callable[[], None] = lambda: None
@@ -52,8 +55,7 @@ class Validation:
         """
         if not len(self.pixels):
             return dict(NOTHING)
-        logits = predict_logits(model, self.pixels, self.batch_size, self.device)
-        y = self.pixels.y()
+        logits, y = self._logits(model), self.pixels.y()
         right = is_correct(logits, y)
         recalls = torch.stack([right[y == k].double().mean() for k in sorted(set(y.tolist()))])
         return {
@@ -63,18 +65,29 @@ class Validation:
             "val_adversarial_accuracy": self._attacked(model, right, tick),
         }
 
+    def _logits(self, model: nn.Module) -> Tensor:
+        """Return the logits (N, K) of all images, float32 on the CPU."""
+        if len(self.pixels) < self.team.world or self.team.alone:
+            return predict_logits(model, self.pixels, self.batch_size, self.device)
+        mine = self.team.share(np.arange(len(self.pixels)))
+        found = predict_logits(model, self.pixels.take(mine), self.batch_size, self.device)
+        logits = torch.zeros(len(self.pixels), found.shape[1], device=self.device)
+        logits[mine] = found.to(self.device)
+        return self.team.total(logits).cpu()
+
     def _attacked(self, model: nn.Module, right: Tensor, tick: Callable[[], None]) -> float:
         """Return the share of the drawn images that are right (N,) and withstand the attack."""
         if self.attack is None:
             return float("nan")
         drawn = self._drawn()
-        standing = drawn[right.numpy()[drawn]]
+        standing = self.team.share(drawn[right.numpy()[drawn]])
         withstood = 0
         for start in range(0, len(standing), self.batch_size):
             rows = standing[start : start + self.batch_size]
             withstood += self._withstand(model, rows)
             tick()
-        return withstood / len(drawn)
+        count = self.team.total(torch.tensor(withstood, device=self.device))
+        return int(count) / len(drawn)
 
     def _withstand(self, model: nn.Module, rows: NDArray[np.int64]) -> int:
         assert self.attack is not None
