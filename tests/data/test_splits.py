@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from diascope.data import Dataset, Splits
 from diascope.data.readers import FileReader
+from diascope.data.splits import folds
 from diascope.errors import UserError
 
 
@@ -68,6 +69,40 @@ def test_the_result_depends_on_rows_and_seed_not_on_order(dataset, seed: int, ra
     random.shuffle(order)
     for one, two in zip(dataset.split(seed), dataset.take(order).split(seed), strict=True):
         assert set(one.table.path) == set(two.table.path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(datasets(), st.integers(2, 6), st.integers(0, 2**40), st.randoms())
+def test_folds_are_whole_groups_in_proportion(dataset: Dataset, k: int, seed: int, random) -> None:
+    try:
+        fold = folds(dataset, k, seed)
+    except UserError:  # too few groups: see below
+        return
+    table = pd.DataFrame({"group": dataset.groups, "label": dataset.labels, "fold": fold})
+    assert set(fold) == set(range(k))
+    assert (table.groupby("group").fold.nunique() == 1).all()
+    groups = table.groupby("group")
+    majority = groups.label.agg(lambda labels: np.bincount(labels).argmax())
+    sizes, side = groups.size(), groups.fold.first()
+    for label in majority.unique():
+        members = sizes[majority == label]
+        for j in range(k):
+            count = members[side[members.index] == j].sum()
+            assert abs(count - members.sum() / k) <= members.max() + 1e-9
+    order = list(range(len(dataset)))
+    random.shuffle(order)
+    assert (folds(dataset.take(order), k, seed) == fold[order]).all()
+
+
+def test_folds_of_many_images_are_equal_and_drawn_by_the_seed() -> None:
+    dataset = dataset_of([""] * 200, ["a", "b"] * 100)
+    first, second = folds(dataset, 5, 1), folds(dataset, 5, 2)
+    assert np.bincount(first).tolist() == [40] * 5
+    assert (first != second).any()
+    with pytest.raises(UserError, match="folds = 1: cross-validation takes at least 2"):
+        folds(dataset, 1)
+    with pytest.raises(UserError, match="3 groups of images in 1 classes do not fill 4 folds"):
+        folds(dataset_of(["p", "q", "r", "r"], ["a"] * 4), 4)
 
 
 def test_seeds_differ() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,22 @@ class Splits:
 
     def __iter__(self) -> Iterator[Dataset]:
         return iter((self.train, self.val, self.test))
+
+    def refolded(self, fold: str, seed: int = 0) -> Splits:
+        """Return splits whose train and val are joined and divided anew; test stays.
+
+        `fold` "2/5" validates on the second of five parts (see `folds`); "all" trains on all, and
+        validates on none. Raises `UserError` for another `fold`, and where a part is empty.
+        """
+        table = pd.concat([self.train.table, self.val.table], ignore_index=True)
+        joined = replace(self.train, table=table)
+        if fold == "all":
+            return Splits(joined, joined.take(slice(0)), self.test)
+        number, _, count = fold.partition("/")
+        if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+            raise UserError(f"fold = '{fold}': write all, or 2/5 for the second of five parts")
+        held = folds(joined, int(count), seed) == int(number) - 1
+        return Splits(joined.take(~held), joined.take(held), self.test)
 
     def save(self, file: str | Path, fingerprints: Mapping[str, str] | None = None) -> None:
         """Write the CSV file `path,group,split`, a row an image.
@@ -107,23 +123,44 @@ def split(
     return Splits(splits.train.take(sides == 0), splits.train.take(sides == 1), splits.test)
 
 
-def _assign(dataset: Dataset, shares: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
-    """Return 0, 1 or 2 for train, val or test of each image, (N,).
+def folds(dataset: Dataset, k: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return the number from 0 to k - 1 of the fold of each image, (N,), for cross-validation.
 
-    Within a class the groups lie end to end in random order, each as long as it has images;
-    a group goes to the split in whose share of the whole length its middle lies.
+    Groups stay whole, and each fold has 1/k of each class to within the size of its largest
+    group. The result depends on `seed` and the rows, not on their order. Raises `UserError`
+    where a fold would be empty.
+    """
+    if k < 2:
+        raise UserError(f"folds = {k}: cross-validation takes at least 2")
+    side = _assign(dataset, np.full(k, 1 / k), seed, "folds")
+    if len(np.unique(side)) < k:
+        raise UserError(
+            f"{dataset.name}: {len(np.unique(dataset.groups.astype(str)))} groups of images in "
+            f"{len(dataset.classes)} classes do not fill {k} folds; take fewer"
+        )
+    return side
+
+
+def _assign(
+    dataset: Dataset, shares: NDArray[np.float64], seed: int, what: str = "split"
+) -> NDArray[np.int64]:
+    """Return the number of the part of each image, (N,); 0, 1, 2 for train, val and test.
+
+    Within a class the groups lie end to end in random order, drawn for this use (`what`), each
+    as long as it has images; a group goes to the part in whose share of the whole length its
+    middle lies.
     """
     names, group = np.unique(dataset.groups.astype(str), return_inverse=True)  # (G,), (N,)
     votes = np.zeros((len(names), len(dataset.classes) + 1), np.int64)  # (G, K + 1)
     np.add.at(votes, (group, dataset.labels), 1)
     stratum, size = votes.argmax(1), votes.sum(1)  # (G,)
-    draw = np.random.default_rng(derive(seed, "split")).random(len(names))
+    draw = np.random.default_rng(derive(seed, what)).random(len(names))
     side = np.zeros(len(names), np.int64)
     for k in np.unique(stratum):
         members = np.flatnonzero(stratum == k)
         members = members[np.argsort(draw[members])]
         middle = np.cumsum(size[members]) - size[members] / 2
-        ends = np.cumsum(shares)[:2] * size[members].sum()
+        ends = np.cumsum(shares)[:-1] * size[members].sum()
         side[members] = (middle[:, None] > ends).sum(1)
         side[members] = _nonzero(side[members], shares)
     return side[group]
