@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt
 
-.PHONY: demo test check format bench-attacks clean
+.PHONY: demo test check format bench-attacks bench-training clean
 
 demo: $(VENV)/.installed  ## train, attack, explain and report on the phantom
 	$(BIN)/diascope demo --out demo
@@ -40,6 +40,22 @@ bench-attacks: $(VENV)/.installed-dev  ## our attacks beside the peers': STANDAR
 	$(BIN)/python -m benchmarks.boundary $(AT_64)
 	$(BIN)/python -m benchmarks.strength --size 224 --images $(IMAGES) --attacks pgd-l2-7 curve $(AT_224)
 	$(BIN)/python -m benchmarks.strength --size 64 --images $(IMAGES) --attacks pgd-l2-7 curve autoattack $(AT_64)
+	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
+
+# Each line is a row or two of the table, in minutes on two cores; SEEDS= of the accuracies. On a
+# GPU (DEVICE=cuda) the PGD-7 step is timed at 224, too, and the whole trainings of CONFIGS=.
+SEEDS ?= 0 1 2 3 4
+CONFIGS ?= $(foreach name,standard pgd-l2,configs/$(if $(DATA),ham10000-128,phantom)-$(name).yaml)
+RUN_SET = $(if $(QUICK),,--set training.epochs=1 data.options.per_class=100)
+
+bench-training: $(VENV)/.installed-dev  ## our training beside the peers': DATA= [DEVICE=cuda] [QUICK=1]
+	$(BIN)/python -m benchmarks.training_step --rows a $(FLAGS)
+	$(BIN)/python -m benchmarks.training_step --rows b $(FLAGS)
+	$(BIN)/python -m benchmarks.training_step --rows d $(FLAGS)
+	$(BIN)/python -m benchmarks.training_step --rows f $(FLAGS)
+	$(if $(filter cuda,$(DEVICE)),$(BIN)/python -m benchmarks.training_step --rows g $(FLAGS))
+	$(BIN)/python -m benchmarks.training_accuracy --seeds $(SEEDS) $(FLAGS)
+	$(BIN)/python -m benchmarks.training_run --config $(CONFIGS) $(if $(filter cuda,$(DEVICE)),,$(RUN_SET)) $(FLAGS)
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 clean:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
+import statistics
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import t as student_t
 
 from diascope import hardware
 
@@ -96,6 +99,68 @@ def strength_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
             f"{r['attack']:<14}{model:<14}{r['eps']:>9.4g}  {r['peer']:<14}{r['images']:>7}"
             f"{r['accuracy']:>8.2%}{r['peer_accuracy']:>8.2%}{r['points']:>+8.2f} pts"
             f"{alone:>9}{r['p']:>8.2g}  {verdict}"
+        )
+    return lines
+
+
+def memory_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line a row that knows the most memory each contender held on the GPU."""
+    return [
+        f"{record['row']:<4}{record['title']:<42}peak memory: "
+        + ", ".join(f"{name} {held / 2**30:.2f} GiB" for name, held in record["peak_bytes"].items())
+        for record in records
+        if "peak_bytes" in record
+    ]
+
+
+def accuracy_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table of accuracies after equal epochs: one line a seed and trainer.
+
+    Below it stands a line an attack and peer: the mean over the seeds of our accuracy less the
+    peer's, and its 95% interval by Student's t; one seed has none.
+    """
+    judges = list(records[0]["accuracies"]["diascope"])
+    head = f"{'row':<4}{'what':<42}{'seed':>4}  {'by':<14}{'training, s':>12}"
+    lines = [head + "".join(f"{judge:>14}" for judge in judges)]
+    for record in records:
+        for name, found in record["accuracies"].items():
+            start = f"{record['row']:<4}{record['title']:<42}{record['seed']:>4}  {name:<14}"
+            values = "".join(f"{found[judge]:>14.1%}" for judge in judges)
+            lines.append(f"{start}{record['seconds_training'][name]:>12.1f}{values}")
+    for peer in records[0]["accuracies"]:
+        if peer != "diascope":
+            lines += [_difference(records, peer, judge) for judge in judges]
+    return lines
+
+
+def _difference(records: Sequence[Mapping[str, Any]], peer: str, judge: str) -> str:
+    """Return in words how much more accurate ours are than a peer's, over the seeds."""
+    found = [record["accuracies"] for record in records]
+    points = [100 * (one["diascope"][judge] - one[peer][judge]) for one in found]
+    mean, count = statistics.fmean(points), len(points)
+    what = f"    {judge}: ours less {peer}: {mean:+.2f} points"
+    if count < 2:
+        return f"{what}, one seed"
+    half = float(student_t.ppf(0.975, count - 1)) * statistics.stdev(points) / math.sqrt(count)
+    verdict = "0 within" if abs(mean) <= half else "0 OUTSIDE"
+    return f"{what} [{mean - half:+.2f}, {mean + half:+.2f}], {count} seeds: {verdict}"
+
+
+def run_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a table of whole trainings: one line a configuration."""
+    lines = [
+        f"{'row':<4}{'what':<42}{'epochs':>7}{'run, s':>9}{'epochs, s':>11}{'data':>8}{'attack':>8}"
+        f"{'validation':>12}{'images/s':>10}{'accuracy':>10}{'attacked':>10}"
+    ]
+    for record in records:
+        parts = record["parts"]
+        whole = parts["seconds"]
+        lines.append(
+            f"{record['row']:<4}{record['title']:<42}{record['epochs']:>7}"
+            f"{record['seconds_run']:>9.1f}{whole:>11.1f}{record['data_share']:>8.2%}"
+            f"{parts['seconds_attack'] / whole:>8.1%}{parts['seconds_validation'] / whole:>12.1%}"
+            f"{record['training_images_per_second']:>10.3g}{record['val_accuracy']:>10.1%}"
+            f"{record['val_adversarial_accuracy']:>10.1%}"
         )
     return lines
 

@@ -7,11 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS, read, setting_lines, speed_lines, strength_lines
+from benchmarks.record import (
+    RESULTS,
+    accuracy_lines,
+    memory_lines,
+    read,
+    run_lines,
+    setting_lines,
+    speed_lines,
+    strength_lines,
+)
+
+STRENGTH = ("size", "attack", "model", "eps", "peer")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables of speed and of strength."""
+    """Print the tables of speed, of strength, and of trainings."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -22,15 +33,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = [r for r in read(args.results) if r.get("device") == args.device]
     if not args.quick:
         records = [r for r in records if not r.get("quick")]
-    speed = _newest([r for r in records if "spread" in r], "row")
-    strength = _newest(
-        [r for r in records if "attack" in r], "size", "attack", "model", "eps", "peer"
+    tables = (
+        (speed_lines, [r for r in records if "spread" in r], ("row",)),
+        (memory_lines, [r for r in records if "peak_bytes" in r], ("row", "title")),
+        (strength_lines, [r for r in records if "attack" in r], STRENGTH),
+        (accuracy_lines, _like_the_last([r for r in records if "accuracies" in r]), ("seed",)),
+        (run_lines, [r for r in records if "parts" in r], ("row", "title")),
     )
-    for rows, lines in ((speed, speed_lines), (strength, strength_lines)):
-        if rows:
+    for lines, found, keys in tables:
+        if rows := _newest(found, *keys):
             print("\n".join([*setting_lines(rows[-1] | {"notes": []}), *lines(rows), ""]))
-    if not speed and not strength:
+    if not any(found for _, found, _ in tables):
         print(f"{args.results}: no results for {args.device}")
+
+
+def _like_the_last(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of the last one's settings: seeds that can be averaged."""
+    return [r for r in records if r["settings"] == records[-1]["settings"]]
 
 
 def _newest(records: Sequence[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:

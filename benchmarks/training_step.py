@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.inputs import entry, parser, untrained
-from benchmarks.record import append, circumstances, setting_lines, speed_lines
+from benchmarks.record import append, circumstances, memory_lines, setting_lines, speed_lines
 from benchmarks.timing import Contender, compared, rounds
 from benchmarks.training_inputs import NUM_CLASSES, note, training_pixels
 from benchmarks.training_loops import (
@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     for row in args.rows:
         records.append(measure(row, args))
         append(args.results, Path(__file__).stem, records[-1])
-    print("\n".join([*setting_lines(records[-1]), *speed_lines(records)]))
+    lines = [*setting_lines(records[-1]), *speed_lines(records), *memory_lines(records)]
+    print("\n".join(lines))
     return records
 
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("foolbox", reason="foolbox is not installed")
 pytest.importorskip("torchattacks", reason="torchattacks is not installed")
 
-from benchmarks import convolution, inputs, peers, pgd, record, strength, timing
+from benchmarks import (
+    convolution,
+    inputs,
+    peers,
+    pgd,
+    record,
+    strength,
+    table,
+    timing,
+    training_accuracy,
+    training_loops,
+    training_run,
+    training_step,
+)
 
 from diascope.attacks import Threat
 from diascope.attacks.base import verdict
@@ -119,3 +133,115 @@ def test_images_outside_the_ball_or_the_bounds_break_nothing():
     assert not stood.any()
     _, outside = strength._withstood(x - 0.11, x, y, net, Threat("linf", 0.2))
     assert 0 < outside <= 4
+
+
+def test_rows_of_training_steps_write_whole_records(tmp_path, capsys):
+    arguments = ["--quick", "--rows", "a", "d", "f", "--results", str(tmp_path)]
+    training_step.main([*arguments, "--pairs", "1"])
+    lines = (tmp_path / "training_step.jsonl").read_text().splitlines()
+    a, d, f = (json.loads(line) for line in lines)
+    assert [r["row"] for r in (a, d, f)] == ["t-a", "t-d", "t-f"]
+    trainers = {"diascope", *({"torchattacks", "art"} & set(peers.installed()))}
+    for found, everyone in ((a, trainers), (d, {"diascope", "reference"})):
+        assert set(found["seconds"]) == everyone
+        assert set(found["ratio"]) == everyone - {"diascope"}
+    assert set(f["ratio"]) == {"sga", "asgt"}
+    assert a["settings"]["eps"] == pytest.approx(4 * (32 / 224) ** 2)
+    capsys.readouterr()
+    table.main(["--quick", "--results", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in ("t-a", "t-d", "t-f"))
+
+
+def test_our_step_is_the_last_of_a_whole_fit(monkeypatch):
+    """No more than one step is counted, and it is one of `fit` on half of the images."""
+    times = iter([10.0, 11.0, 13.5])
+    seen = []
+
+    def fit(model, objective, train, none, config, *, progress):
+        seen.append((len(train), len(none), config.batch_size, config.epochs, config.augment))
+        for done in (1, 2):
+            progress.step(done, 2, "", 0.0, 0.0)
+
+    monkeypatch.setattr(training_loops, "fit", fit)
+    monkeypatch.setattr(training_loops.time, "perf_counter", lambda: next(times))
+    pixels = training_step.training_pixels(None, 6, 16, 0)
+    model, cpu = inputs.untrained(0, tiny=True), torch.device("cpu")
+    found = training_loops.OurStep(model, object(), pixels, cpu)(0)
+    assert found == 1.0
+    assert seen == [(6, 0, 3, 1, None)]
+    assert timing.timed(lambda number: timing.Seconds(7.0), 0, cpu) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("name", "forwards", "in_train_mode"), [("torchattacks", 8, 1), ("art", 10, 1), ("sgt", 3, 2)]
+)
+def test_a_peers_step_runs_the_passes_it_should(name, forwards, in_train_mode):
+    """Seven steps and the loss; ART's two more are for a success rate that it always computes."""
+    if name != "sgt" and name not in peers.installed():
+        pytest.skip(f"{name} is not installed")
+    model = inputs.untrained(0, tiny=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trainer = {
+        "torchattacks": lambda: training_loops.torchattacks_pgd(model, 0.5),
+        "art": lambda: training_loops.ArtTrainer(model, 0.5, inputs.CLASSES),
+        "sgt": lambda: training_loops.saliency_guided_reference(model, 0.1, 1.0, 0),
+    }[name]()
+    modes = []
+    trainer.model.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    trainer.step(x, torch.tensor([0, 1, 2, 3]))
+    assert len(modes) == forwards
+    assert sum(modes) == in_train_mode
+    assert int(trainer.model.backbone.bn1.num_batches_tracked) == in_train_mode
+    after = trainer.model.state_dict()
+    assert not torch.equal(before["backbone.fc.weight"], after["backbone.fc.weight"])
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_reference_masks_the_lowest_gradients_of_each_image():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 3, 8, 8, generator=generator) / 2 + 0.25
+    gradient = torch.randn(3, 3, 8, 8, generator=generator)
+    masked = training_loops.masked_on_the_host(x, gradient, 0.25, np.random.default_rng(0))
+    changed = (masked != x).flatten(1)
+    assert changed.sum(1).tolist() == [48, 48, 48]
+    for image, slope in zip(changed, gradient.flatten(1), strict=True):
+        assert slope[image].max() < slope[~image].min()
+    low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+    assert ((masked >= low) & (masked <= high)).all()
+
+
+def test_accuracy_after_equal_epochs_is_recorded_seed_by_seed(tmp_path, capsys):
+    training_accuracy.main(["--quick", "--seeds", "3", "4", "--results", str(tmp_path)])
+    records = record.read(tmp_path)
+    assert [r["seed"] for r in records] == [3, 4]
+    for found in records:
+        assert set(found["accuracies"]) == set(found["seconds_training"])
+        for accuracy in found["accuracies"].values():
+            assert accuracy["pgd-40"] <= accuracy["clean"]
+    assert "ours less" in capsys.readouterr().out
+
+
+def test_the_interval_of_the_differences_over_seeds():
+    def one(seed, ours, theirs):
+        found = {"diascope": {"pgd-40": ours}, "peer": {"pgd-40": theirs}}
+        about = {"row": "t-c", "title": "", "seconds_training": {"diascope": 1.0, "peer": 1.0}}
+        return {**about, "seed": seed, "accuracies": found}
+
+    pairs = [(0.50, 0.49), (0.52, 0.50), (0.51, 0.48)]
+    lines = record.accuracy_lines([one(k, *pair) for k, pair in enumerate(pairs)])
+    # differences of 1, 2, 3 points: 2 +- t(0.975, 2) / sqrt(3) = 2 +- 2.484
+    assert lines[-1].endswith("+2.00 points [-0.48, +4.48], 3 seeds: 0 within")
+    lines = record.accuracy_lines([one(k, a + 0.03, b) for k, (a, b) in enumerate(pairs)])
+    assert lines[-1].endswith("+5.00 points [+2.52, +7.48], 3 seeds: 0 OUTSIDE")
+
+
+def test_a_whole_training_tells_where_its_time_went(tmp_path, capsys):
+    standard, robust = training_run.main(["--quick", "--results", str(tmp_path)])
+    assert standard["parts"]["seconds_attack"] == 0
+    parts = robust["parts"]
+    assert 0 < parts["seconds_attack"] < parts["seconds_update"] < parts["seconds"]
+    assert robust["data_share"] == parts["seconds_data"] / parts["seconds"]
+    assert robust["seconds_run"] > parts["seconds"] * 0.99
+    assert "ham10000-128-pgd-l2" in capsys.readouterr().out
