@@ -1,5 +1,7 @@
 """Trains once to the end, and once in processes that are killed: `python -m ... FOLDER KILLS`.
 
+With `staged` after these the run has two stages, and is killed in the second alone.
+
 Every training is a process of its own, forked from this one, which has imported everything and
 computed nothing. The first is killed somewhere at its start, each of the others some steps further.
 Prints, as JSON, where the state stood at each kill.
@@ -14,13 +16,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.fabric  # noqa: F401
 import torch
 
 from diascope.training import Progress, read_config, train
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "data": {"name": "phantom:images=80,size=32", "size": 32},
     "model": {
         "name": "resnet18",
@@ -35,31 +38,37 @@ CONFIG = {
         "device": "cpu",
     },
 }
+STAGED = {
+    **CONFIG,
+    "training": {**CONFIG["training"], "epochs": 3},
+    "stages": [{"model.trainable": 1, "training.epochs": 1, "objective": "standard"}, {}],
+}
 
 
-def start(folder: Path) -> int:
+def start(folder: Path, config: dict[str, Any]) -> int:
     """Fork a process that trains, and return its id."""
     child = os.fork()
     if child:
         return child
     try:
-        train(read_config(CONFIG), folder, resume=True, progress=Progress())
+        train(read_config(config), folder, resume=True, progress=Progress())
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         os._exit(1)
     os._exit(0)
 
 
-def main(root: Path, kills: int) -> None:
+def main(root: Path, kills: int, staged: bool) -> None:
     """Write the run folders `whole` and `killed` under `root`."""
+    config = STAGED if staged else CONFIG
     os.environ["DIASCOPE_CACHE"] = str(root / "cache")
     began = time.monotonic()
-    assert ended(start(root / "whole")) == 0
+    assert ended(start(root / "whole", config)) == 0
     seconds = time.monotonic() - began
     state, draw, deaths = root / "killed" / "state.pt", random.Random(time.time_ns()), []
     for number in range(kills + 1):
-        child = start(root / "killed")
-        if number:
+        child = start(root / "killed", config)
+        if number or staged:
             await_changes(state, draw.randint(1, 3))
             time.sleep(draw.uniform(0, 0.1))
         else:
@@ -67,7 +76,7 @@ def main(root: Path, kills: int) -> None:
         os.kill(child, signal.SIGKILL)
         assert ended(child) == -signal.SIGKILL
         deaths.append(where(state))
-    assert ended(start(root / "killed")) == 0
+    assert ended(start(root / "killed", config)) == 0
     print(json.dumps(deaths))
 
 
@@ -95,4 +104,4 @@ def where(state: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), "staged" in sys.argv[3:])

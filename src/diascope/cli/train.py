@@ -19,14 +19,16 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
 ) -> None:
-    """Train a classifier by any scheme; write a run folder."""
+    """Train a classifier by any scheme; write a run folder.
+
+    Where CONFIG has stages, KEY=VALUE holds in each; where it has a search, the best values are
+    found first, and the run is the refit. base=FILE gives CONFIG another base.
+    """
     from diascope.cli.console import say
-    from diascope.settings import override, read_yaml, validate
-    from diascope.training import TrainConfig
+    from diascope.training import read_config
     from diascope.training import train as run_training
 
-    content = override(read_yaml(config), overrides or [])
-    settings = validate(TrainConfig, content, str(config))
-    folder = out or Path("runs") / config.stem
+    settings = read_config(config, overrides or [])
+    folder = out or settings.out or Path("runs") / config.stem
     run_training(settings, folder, resume=resume)
     say(f"{folder}: trained; now: diascope audit {folder} --data DATA")

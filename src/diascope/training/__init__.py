@@ -3,6 +3,7 @@
 from diascope.training.config import (
     DataConfig,
     ModelConfig,
+    SearchConfig,
     SplitConfig,
     TrainConfig,
     TrainingConfig,
@@ -12,7 +13,8 @@ from diascope.training.config import (
 from diascope.training.fit import fit
 from diascope.training.loop import Fit
 from diascope.training.progress import Progress, console_progress
-from diascope.training.run import Run, open_run, train
+from diascope.training.recipe import train
+from diascope.training.run import Run, open_run
 
 __all__ = [
     "DataConfig",
@@ -20,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "Progress",
     "Run",
+    "SearchConfig",
     "SplitConfig",
     "TrainConfig",
     "TrainingConfig",

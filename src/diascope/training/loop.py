@@ -55,6 +55,10 @@ COLUMNS = (
 )
 
 
+class NotFiniteError(UserError):
+    """The loss is no longer finite."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """A finished training: the model with the chosen weights, in eval mode, on its device.
@@ -249,11 +253,11 @@ class Loop:
         return (self.config.epochs - self.epoch) * (whole + judging) - seconds * bool(self.step)
 
     def _check_finite(self) -> None:
-        """Raise `UserError` where the loss of a step of this epoch was not finite."""
+        """Raise `NotFiniteError` where the loss of a step of this epoch was not finite."""
         self._checked = time.monotonic()
         step = int(self.team.highest(self.bad))
         if step >= 0:
-            raise UserError(
+            raise NotFiniteError(
                 f"epoch {self.epoch + 1}, step {step + 1}: the loss is not finite; try a lower "
                 "training.optimizer.lr, or training.clip_gradient=1, in a new run folder"
             )

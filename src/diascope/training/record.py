@@ -17,12 +17,16 @@ import torch
 from diascope import __version__, hardware
 from diascope.data.dataset import Dataset
 from diascope.data.pixels import Pixels
+from diascope.models.checkpoint import WEIGHTS
 
 _SAMPLE = 512  # images whose pixels are hashed
 
 
-def describe_run(parts: Mapping[str, Pixels], test: Dataset) -> dict[str, Any]:
-    """Return versions, commit, hardware and the data of a run, as plain values."""
+def describe_run(
+    parts: Mapping[str, Pixels], test: Dataset, weights: Path | None = None
+) -> dict[str, Any]:
+    """Return versions, commit, hardware, data and start weights of a run, as plain values."""
+    start = {"path": str(weights), "content": content_of(weights)} if weights else None
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "diascope": __version__,
@@ -38,7 +42,20 @@ def describe_run(parts: Mapping[str, Pixels], test: Dataset) -> dict[str, Any]:
             "images": {**{k: p.dataset.counts for k, p in parts.items()}, "test": test.counts},
             "skipped": sum(len(p.skipped) for p in parts.values()),
         },
+        "weights": start,
     }
+
+
+def content_of(weights: Path | None) -> str | None:
+    """Return a hash of a file of weights, or of a run folder's; None where there is none."""
+    if weights is None:
+        return None
+    weights = weights.expanduser()
+    file = weights / WEIGHTS if weights.is_dir() else weights
+    if not file.is_file():
+        return None
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def fingerprint(parts: Mapping[str, Pixels]) -> str:

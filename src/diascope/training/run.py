@@ -25,10 +25,13 @@ from diascope.settings import write_yaml
 from diascope.training.compare import as_before, refuse_changes
 from diascope.training.config import TrainConfig, read_config
 from diascope.training.fit import check_images, fit, settled
+from diascope.training.groups import freeze
 from diascope.training.loop import Fit
-from diascope.training.progress import Progress, console_progress
-from diascope.training.record import describe_run
+from diascope.training.machine import make_fabric
+from diascope.training.progress import Progress
+from diascope.training.record import content_of, describe_run
 from diascope.training.state import METRICS, FolderStore
+from diascope.training.team import Team
 
 CONFIG, SPLIT, PREDICTIONS = "config.yaml", "split.csv", "validation.parquet"
 
@@ -51,30 +54,30 @@ class Run:
         return load_model(self.folder)
 
 
-def train(
-    config: TrainConfig,
-    out: Path | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-) -> Run:
-    """Train as `config` says, into the run folder `out` (or `config.out`).
+def train_run(config: TrainConfig, folder: Path, progress: Progress) -> Run:
+    """Train one run, in `folder`, from the weights that the model's settings name.
 
-    With `resume` a run that stopped goes on, one that has nothing to resume begins, and one that
-    is finished is returned as it is. Raises `UserError` for mistakes in the configuration or the
-    data, for a folder that already holds a run, and for a changed configuration on resume.
+    A run that stopped goes on, and one that is finished is returned as it is. `config` is
+    resolved, and its stages and search are left to others. Raises `UserError` for mistakes in
+    the data or the model, and for a changed configuration, changed start weights or changed data.
     """
-    folder = out or config.out
-    if folder is None:
-        raise UserError("out: name a folder for the run")
-    config = config.resolved()
     objective = config.build_objective()
-    config = _prepared(config, objective, folder, resume)
-    with progress or console_progress() as shown:
-        if (folder / WEIGHTS).exists():
-            FolderStore(folder).clear()
-            shown.note(f"{folder}: is finished; nothing to resume")
-            return open_run(folder)
-        return _train(config, objective, folder, resume, shown)
+    config = _prepared(config, objective, folder)
+    if finished(folder):
+        FolderStore(folder).clear()
+        progress.note(f"{folder}: is finished; nothing to resume")
+        return open_run(folder)
+    return _train(config, objective, folder, progress)
+
+
+def finished(folder: Path) -> bool:
+    """Tell whether the run in `folder` is finished."""
+    return (folder / WEIGHTS).exists()
+
+
+def begun(folder: Path) -> bool:
+    """Tell whether the run in `folder` has a state to go on from."""
+    return FolderStore(folder).path.exists()
 
 
 def open_run(folder: Path) -> Run:
@@ -83,51 +86,45 @@ def open_run(folder: Path) -> Run:
     return Run(folder, read_config(folder / CONFIG), int(card["epoch"]))
 
 
-def _prepared(config: TrainConfig, objective: Objective, folder: Path, resume: bool) -> TrainConfig:
-    """Return the configuration without `auto`, having made sure that `folder` can take the run."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file; name a folder for the run")
-    finished, begun = (folder / WEIGHTS).exists(), FolderStore(folder).path.exists()
-    if not resume and finished:
-        raise UserError(f"{folder}: holds a finished run; name another folder, or remove it")
-    if not resume and begun:
-        raise UserError(
-            f"{folder}: holds an unfinished run; go on with --resume, or name another folder"
-        )
+def _prepared(config: TrainConfig, objective: Objective, folder: Path) -> TrainConfig:
+    """Return the configuration without `auto`, having made sure that `folder` goes on with it."""
     written = folder / CONFIG
-    if not (finished or begun) or not written.exists():
+    if not (finished(folder) or begun(folder)) or not written.exists():
         return config.model_copy(update={"training": settled(config.training, objective)})
     old = read_config(written)
     training = settled(as_before(config.training, old.training), objective)
     config = config.model_copy(update={"training": training})
-    before, now = ({**c.to_dict(), "out": None} for c in (old, config))
-    refuse_changes(before, now, str(folder), grows=not finished)
+    start = ((old.record or {}).get("weights") or {}).get("content")
+    now = (content_of(config.model.weights) or start) if config.model.weights else None
+    refuse_changes(
+        _compared(old, start), _compared(config, now), str(folder), grows=not finished(folder)
+    )
     return config
 
 
-def _train(
-    config: TrainConfig, objective: Objective, folder: Path, resume: bool, progress: Progress
-) -> Run:
-    splits, train, val = open_parts(config, progress)
+def _compared(config: TrainConfig, start: str | None) -> dict[str, Any]:
+    """Return what must not change on resume; `start` is the content of the start weights."""
+    content = config.to_dict()
+    weights = f"content {start}" if start else None
+    model = {**content["model"], "weights": weights}
+    return {**content, "model": model, "out": None, "stages": [], "search": None}
+
+
+def _train(config: TrainConfig, objective: Objective, folder: Path, progress: Progress) -> Run:
+    fabric = make_fabric(config.training)
+    team = Team(fabric)
+    progress = progress if team.first else Progress()
+    with team.first_goes_first():
+        splits, train, val = open_parts(config, progress)
     check_images(train, val, config.training)
-    record = describe_run({"train": train, "val": val}, splits.test)
+    record = describe_run({"train": train, "val": val}, splits.test, config.model.weights)
     _same_data(folder, record)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(config.training.seed, "model"))
-        spec = config.model
-        model = create_model(
-            spec.name,
-            len(train.dataset.classes),
-            spec.pretrained,
-            spec.attention,
-            config.data.channels,
-            **spec.options,
-        )
-        _try_out(model, config)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not FolderStore(folder).path.exists() or not (folder / CONFIG).exists():
-        splits.save(folder / SPLIT, {**_contents(train), **_contents(val)})
-    _write_config(folder, config, record)
+    model = _model(config, train.dataset.classes)
+    if team.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not begun(folder) or not (folder / CONFIG).exists():
+            splits.save(folder / SPLIT, {**_contents(train), **_contents(val)})
+        _write_config(folder, config, record)
     fitted = fit(
         model,
         objective,
@@ -135,12 +132,46 @@ def _train(
         val,
         config.training,
         folder=folder,
-        resume=resume,
+        resume=True,
         progress=progress,
+        fabric=fabric,
     )
-    _finish(folder, config, fitted, val, record)
+    if team.first:
+        _finish(folder, config, fitted, val, record)
+    team.wait()
     progress.note(f"{folder}: finished, with the weights of epoch {fitted.epoch}")
     return open_run(folder)
+
+
+def _model(config: TrainConfig, classes: tuple[str, ...]) -> Classifier:
+    """Return the classifier at the start of training, drawn by the seed."""
+    spec = config.model
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(config.training.seed, "model"))
+        model = create_model(
+            spec.name,
+            len(classes),
+            spec.pretrained,
+            spec.attention,
+            config.data.channels,
+            spec.weights,
+            **spec.options,
+        )
+        _try_out(model, config)
+    if spec.weights and spec.weights.expanduser().is_dir():
+        _same_classes(spec.weights, classes)
+    freeze(model, spec.trainable)
+    return model
+
+
+def _same_classes(weights: Path, classes: tuple[str, ...]) -> None:
+    """Raise `UserError` where a run to start from has the classes in another order."""
+    before = read_card(weights.expanduser()).get("classes", classes)
+    if set(before) == set(classes) and tuple(before) != classes:
+        raise UserError(
+            f"{weights}: was trained with the classes in the order {', '.join(before)}; "
+            "give data.classes in that order"
+        )
 
 
 def _try_out(model: Classifier, config: TrainConfig) -> None:
@@ -165,6 +196,8 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Splits, Pixels,
         splits = Splits.load(data.split.file, dataset)
     else:
         splits = dataset.split(data.split.seed, data.split.fractions)
+    if data.split.fold is not None:
+        splits = splits.refolded(data.split.fold, data.split.seed)
     train, val = (
         load_pixels(
             part,
@@ -219,7 +252,7 @@ def _write_config(folder: Path, config: TrainConfig, record: dict[str, Any]) -> 
 
 def _same_data(folder: Path, record: dict[str, Any]) -> None:
     """Raise `UserError` where the run in `folder` began with other images or labels."""
-    if not FolderStore(folder).path.exists() or not (folder / CONFIG).exists():
+    if not begun(folder) or not (folder / CONFIG).exists():
         return
     before = (read_config(folder / CONFIG).record or {}).get("data", {})
     if before.get("fingerprint") != record["data"]["fingerprint"]:
