@@ -99,11 +99,11 @@ def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
     for conv_name, norm_name in plan.pairs:
         conv, norm = modules[conv_name], modules[norm_name]
         _absorb(conv, norm)
-        _replace(model, norm_name, _rest(norm))
+        replace_module(model, norm_name, _rest(norm))
     for name, size in plan.tiny:
-        _replace(model, name, DenseConv2d(modules[name], size))
+        replace_module(model, name, DenseConv2d(modules[name], size))
     if split_stem and plan.stem is not None:
-        _replace(model, plan.stem, SplitConv2d(modules[plan.stem]))
+        replace_module(model, plan.stem, SplitConv2d(modules[plan.stem]))
 
 
 class SplitConv2d(nn.Module):
@@ -151,7 +151,8 @@ def _rest(norm: nn.Module) -> nn.Module:
     return nn.Identity()
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place of that called `name`."""
     parent, _, child = name.rpartition(".")
     model.get_submodule(parent)._modules[child] = module
 

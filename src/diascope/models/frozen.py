@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from diascope.hardware import gains_from_bf16
 from diascope.models.dense import DenseConv2d
-from diascope.models.folding import Plan, fold, folding_plan, shallow_copy
+from diascope.models.folding import Plan, fold, folding_plan, replace_module, shallow_copy
 from diascope.models.modes import arithmetic, unwrapped
+from diascope.models.strided import StridedConv2d, gains_from_phases
 
 Arithmetic = Literal["auto", "float32", "bf16"]
 
@@ -137,6 +138,9 @@ def _make_ready(model: nn.Module, body: nn.Module, sample: Tensor, precision: Ar
                 if value.ndim == 4:
                     value = value.contiguous(memory_format=torch.channels_last)
                 module._parameters[name] = nn.Parameter(value, requires_grad=False)
+        for name, module in list(body.named_modules()):
+            if name and gains_from_phases(module, sample.device):
+                replace_module(body, name, StridedConv2d.of(module))
 
 
 @contextmanager
