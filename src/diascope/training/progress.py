@@ -41,6 +41,9 @@ class Progress:
         whole run.
         """
 
+    def copies(self, done: int, total: int, where: str, speed: float, left: float) -> None:
+        """Say that adversarial copies of `done` of `total` images are made; else as in `step`."""
+
     def epoch(self, row: Mapping[str, float], epochs: int, best: bool, left: float) -> None:
         """Say what an epoch came to: its row of metrics."""
 
@@ -66,6 +69,11 @@ class Lines(Progress):
         """Say where the epoch stands, now and then."""
         if time.monotonic() - self._said > EVERY:
             self.note(f"{where}, step {done}/{total}, {speed:.0f} images/s, {_duration(left)} left")
+
+    def copies(self, done: int, total: int, where: str, speed: float, left: float) -> None:
+        """Say how many copies are made, now and then."""
+        if time.monotonic() - self._said > EVERY:
+            self.note(f"{where}: {done} of {total}, {speed:.1f} images/s, {_duration(left)} left")
 
     def epoch(self, row: Mapping[str, float], epochs: int, best: bool, left: float) -> None:
         """Say the epoch's metrics."""
@@ -102,6 +110,10 @@ class Bar(Lines):
     def step(self, done: int, total: int, where: str, speed: float, left: float) -> None:
         """Move the bar."""
         self._move(where, done, total, f"{speed:.0f} images/s, {_duration(left)} left")
+
+    def copies(self, done: int, total: int, where: str, speed: float, left: float) -> None:
+        """Move the bar."""
+        self._move(where, done, total, f"{speed:.1f} images/s, {_duration(left)} left")
 
     def _move(self, text: str, done: int, total: int, status: str) -> None:
         self._bars.update(
