@@ -22,7 +22,7 @@ from diascope.data.splits import Splits
 from diascope.errors import UserError
 from diascope.models import create_model, layer_groups, load_model
 from diascope.training import Run, TrainConfig, open_run, read_config, train
-from diascope.training.layers import merge
+from diascope.training.layers import difference, merge
 
 CONFIG: dict[str, Any] = {
     "data": {"name": "phantom:images=60,size=32", "size": 32},
@@ -153,6 +153,43 @@ def test_reading_a_resolved_configuration_again_changes_nothing(tmp_path: Path) 
     assert unread.resolved().to_dict() == config.to_dict()
 
 
+def test_another_objective_over_a_resolved_configuration_holds_in_every_stage(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "base.yaml", read_config(CONFIG).to_dict())
+    objective = {"name": "adversarial", "eps": 0.1, "attack": "fgsm"}
+    top = write(tmp_path / "top.yaml", {"base": "base.yaml", "objective": objective})
+    config = read_config(top)
+    for stage in (*config.stages_before(), config):
+        assert stage.build_objective().attack.eps == 0.1
+    assert config.stages_before()[0].training.optimizer.lr == 0.01
+
+
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [
+        ({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}}),
+        ({"m": {"name": "x", "o": {"p": 1, "q": 2}}}, {"m": {"name": "x", "o": {"p": 1}}}),
+        ({"m": {"name": "x", "o": 1}}, {"m": {"name": "y", "z": 1}}),
+        ({"a": None, "b": {"c": 1}}, {"a": {"c": 1}, "b": None}),
+        ({}, {"a": {"b": {"c": 1}}}),
+    ],
+)
+def test_a_difference_laid_over_the_one_gives_the_other(below: Any, above: Any) -> None:
+    found = difference(below, above)
+    assert found is not None
+    assert merge(below, found) == above
+    assert difference(above, above) == {}
+
+
+def test_what_cannot_be_taken_away_makes_no_difference() -> None:
+    assert difference({"a": 1}, {}) is None
+    assert difference({"o": {"a": 1}}, {"o": {}}) is None
+    assert difference({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 2, "d": 4}}) == {
+        "b.d": 4
+    }
+
+
 def test_an_override_holds_in_every_stage(tmp_path: Path) -> None:
     resolved = write(tmp_path / "a.yaml", read_config(CONFIG).to_dict())
     for source in (CONFIG, resolved):
@@ -203,7 +240,10 @@ def test_stages_are_runs_each_from_the_one_before(staged: Run, tmp_path: Path) -
 
 def test_the_configuration_of_a_staged_run_makes_it_again(staged: Run, tmp_path: Path) -> None:
     content = yaml.safe_load((staged.folder / "config.yaml").read_text())
-    assert content["stages"][0]["training"]["optimizer"]["lr"] == 0.01
+    first = content["stages"][0]
+    assert first["training.optimizer"]["lr"] == 0.01
+    assert (first["model.trainable"], first["model.weights"]) == (1, None)
+    assert "training.batch_size" not in first, "it is that of the run"
     assert content["model"]["weights"] == str(staged.folder / "stage-1")
     assert content["record"]["weights"]["path"] == str(staged.folder / "stage-1")
     again = train(read_config(staged.folder / "config.yaml"), tmp_path / "run", progress=Notes())

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 from diascope.data.preprocess import Preprocess
 from diascope.objectives import Objective
 from diascope.settings import Settings, validate
-from diascope.training.layers import STAGED, read_layers, spell_out
+from diascope.training.layers import STAGED, difference, read_layers, spell_out
 from diascope.training.objective import build_objective, resolved_objective
 from diascope.training.options import (
     AugmentConfig,
@@ -184,7 +184,8 @@ class TrainConfig(Settings):
         """
         config = self
         if self.stages:
-            config = _spelled({**self.to_dict(), "record": self.record}, (), where)
+            content = {**self.model_dump(mode="json"), "record": self.record}
+            config = _spelled(content, (), where)
         objective, given = resolved_objective(
             config.objective, config.objective_eps_given, config.data.size, f"{where}: objective"
         )
@@ -202,11 +203,18 @@ class TrainConfig(Settings):
 
     def stage_dict(self) -> dict[str, Any]:
         """Return what a stage may change, as plain values."""
-        return {key: value for key, value in self.to_dict().items() if key in STAGED}
+        return self.model_dump(mode="json", include=set(STAGED))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values from which `read_config` makes an equal configuration."""
-        return self.model_dump(mode="json")
+        """Return plain values from which `read_config` makes an equal configuration.
+
+        Of the stages they tell what differs from the rest.
+        """
+        content = self.model_dump(mode="json")
+        rest = {key: content[key] for key in STAGED}
+        stages = [difference({k: rest[k] for k in s if k in rest}, s) for s in self.stages]
+        both = zip(stages, self.stages, strict=True)
+        return {**content, "stages": [whole if part is None else part for part, whole in both]}
 
 
 def read_config(

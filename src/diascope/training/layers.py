@@ -29,6 +29,33 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def difference(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `merge` must lay over `below` to give `above`, in dotted keys.
+
+    None where no keys can: one of `below` is missing in `above`, and only a mapping with a `name`
+    takes keys away.
+    """
+    if below.keys() - above.keys():
+        return None
+    result: dict[str, Any] = {}
+    for key, value in above.items():
+        old = below.get(key)
+        if key in below and old == value:
+            continue
+        named = isinstance(value, Mapping) and "name" in value
+        inner = None
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            same = old.get("name") == value.get("name")
+            inner = difference(old, value) if same else None
+            if inner is None and not named:
+                return None
+        if inner is None:
+            result[key] = value
+        else:
+            result.update({f"{key}.{rest}": leaf for rest, leaf in inner.items()})
+    return result
+
+
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return `merge` of two configurations: an epsilon's record goes with its objective."""
     objective = above.get("objective")
@@ -65,7 +92,7 @@ def spell_out(content: Mapping[str, Any], overrides: Iterable[str], where: str) 
 
     An entry of `stages` is laid over the rest of the configuration, then the overrides over both,
     so that they hold in every stage. The last stage becomes the rest of the configuration, and
-    its entry is empty. Doing it again changes nothing.
+    its entry is empty.
     """
     overrides = list(overrides)
     content = override(merge({}, content), overrides)

@@ -40,7 +40,7 @@ class Trial:
     @property
     def key(self) -> str:
         """A hash of all that decides what the trial's runs come to: the name of its folder."""
-        content = self.config.to_dict()
+        content = self.config.model_dump(mode="json")
         for dotted in FREE:
             part, _, leaf = dotted.partition(".")
             for stage in (content, *content["stages"]):
@@ -57,7 +57,7 @@ class Trial:
     def refit(self) -> TrainConfig:
         """Return the configuration on all training images: without validation, to the end."""
         last = {"training": {"select": "last"}}
-        content = merge(self.on("all").to_dict(), last)
+        content = merge(self.on("all").model_dump(mode="json"), last)
         content["stages"] = [merge(stage, last) if stage else {} for stage in content["stages"]]
         return validate(TrainConfig, content, "search: refit").resolved("search: refit")
 
@@ -100,7 +100,8 @@ def search(config: TrainConfig, folder: Path, progress: Progress) -> TrainConfig
 def trials_of(config: TrainConfig) -> list[Trial]:
     """Return a trial for each combination of the grid, the last key's values changing fastest."""
     assert config.search is not None
-    grid, content = config.search.grid, {**config.to_dict(), "search": None, "out": None}
+    grid = config.search.grid
+    content = {**config.model_dump(mode="json"), "search": None, "out": None}
     trials = []
     for combination in itertools.product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))
