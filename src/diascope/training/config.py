@@ -13,6 +13,7 @@ from diascope.objectives import Objective
 from diascope.settings import Settings, validate
 from diascope.training.layers import STAGED, difference, read_layers, spell_out
 from diascope.training.objective import build_objective, resolved_objective
+from diascope.training.offline import OfflineConfig
 from diascope.training.options import (
     AugmentConfig,
     AveragingConfig,
@@ -96,7 +97,7 @@ class TrainingConfig(Settings):
     `batch_size` is that of a step, however it is computed: shared by the processes of `devices`
     times `nodes`, and by each in `accumulate` parts one after the other, whose gradients are
     added up. "auto" devices and nodes are those of the launcher (torchrun, `fabric run`, SLURM),
-    else one.
+    else one. `offline` adds adversarial copies to the training images.
     """
 
     epochs: PositiveInt = 10
@@ -107,6 +108,7 @@ class TrainingConfig(Settings):
     schedule: ScheduleConfig = ScheduleConfig()
     epsilon: EpsilonConfig = EpsilonConfig()
     averaging: AveragingConfig = AveragingConfig()
+    offline: OfflineConfig | None = None
     select: Literal["best", "last"] = "best"
     metric: Metric = "auto"
     patience: PositiveInt | None = None

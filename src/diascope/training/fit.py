@@ -19,6 +19,8 @@ from diascope.training.config import TrainingConfig
 from diascope.training.epsilon import check_epsilon
 from diascope.training.loop import Fit, Loop
 from diascope.training.machine import make_fabric, on_this_machine, synchronised
+from diascope.training.offline import Offline
+from diascope.training.overfitting import check_attack
 from diascope.training.progress import Progress
 from diascope.training.state import FolderStore, MemoryStore, Store
 from diascope.training.team import Team
@@ -74,12 +76,24 @@ def fit(
         fabric.device,
         fabric.autocast,
         team,
+        check_attack(validation_attack(config, objective)),
     )
+    offline = Offline(config.offline, config.seed, folder, team) if config.offline else None
     model = synchronised(unwrapped(model), fabric).to(memory_format=torch.channels_last)
     weight = _weight(config, train, fabric.device)
     progress = progress or Progress()
     return Loop(
-        fabric, team, model, objective, batches, validation, config, weight, store, progress
+        fabric,
+        team,
+        model,
+        objective,
+        batches,
+        validation,
+        config,
+        weight,
+        store,
+        progress,
+        offline,
     ).run()
 
 

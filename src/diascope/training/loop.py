@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,12 @@ from diascope.training.epsilon import at_step
 from diascope.training.interrupt import Interrupt
 from diascope.training.meter import Clock, Meter, with_clock
 from diascope.training.modes import train_mode
+from diascope.training.offline import Offline
+from diascope.training.overfitting import (
+    CHECK_IMAGES,
+    catastrophic_overfitting,
+    robust_overfitting,
+)
 from diascope.training.progress import Progress
 from diascope.training.schedule import Plateau, make_optimizer, multiplier
 from diascope.training.selection import Selection
@@ -46,6 +52,8 @@ COLUMNS = (
     "val_accuracy",
     "val_balanced_accuracy",
     "val_adversarial_accuracy",
+    "val_check_accuracy",
+    "alarm",
     "seconds",
     "seconds_data",
     "seconds_update",
@@ -63,12 +71,14 @@ class NotFiniteError(UserError):
 class Fit:
     """A finished training: the model with the chosen weights, in eval mode, on its device.
 
-    `epoch` (from 1) is the one whose weights were chosen; `metrics` has a row an epoch.
+    `epoch` (from 1) is the one whose weights were chosen; `metrics` has a row an epoch; `alarms`
+    say what went wrong on the way, a line a kind.
     """
 
     model: nn.Module
     epoch: int
     metrics: pd.DataFrame
+    alarms: tuple[str, ...] = ()
 
 
 class Loop:
@@ -93,7 +103,9 @@ class Loop:
         weight: Tensor | None,
         store: Store,
         progress: Progress,
+        offline: Offline | None = None,
     ) -> None:
+        self.images, self.offline = batches.pixels, offline
         self.fabric, self.team = fabric, team
         self.batches, self.validation = batches, validation
         self.config, self.weight = config, weight
@@ -106,6 +118,7 @@ class Loop:
         self.plateau = Plateau.of(config.schedule)
         self.selection = Selection(config.metric, config.patience, config.min_delta)
         self.epoch, self.step, self.rows = 0, 0, list[Row]()
+        self.alarms: dict[str, tuple[int, str]] = {}  # by kind: the epoch, from 1, and a line
         self.bad = torch.full((), -1, device=fabric.device)  # the first step without a finite loss
         self._saved = self._checked = time.monotonic()
         self._stop = Interrupt()
@@ -127,6 +140,7 @@ class Loop:
         return self._finish()
 
     def _run_epoch(self) -> None:
+        self._add_copies()
         train_mode(self.model)
         batches = self.batches.rows(self.epoch)
         while self.step < len(batches):
@@ -140,6 +154,17 @@ class Loop:
         with self.averaging.applied(self.inner):
             judged = self.validation(self.model, self._stop_if_asked)
         self._end_epoch({**judged, "seconds_validation": time.perf_counter() - began})
+
+    def _add_copies(self) -> None:
+        """Take the training images of this epoch, with their adversarial copies if it has any."""
+        if self.offline is None:
+            return
+        meter, tick = self.clock.meter, self._stop_if_asked
+        with meter.timed("total"), meter.timed("attack"):
+            pixels = self.offline.pixels_at(
+                self.epoch, self.step, self.inner, self.images, self.progress, tick
+            )
+        self.batches = replace(self.batches, pixels=pixels)
 
     def _take_step(self, rows: NDArray[np.int64]) -> None:
         """Descend the mean loss of one batch, of which this process takes its share."""
@@ -213,6 +238,7 @@ class Loop:
         row: Row = {"epoch": self.epoch + 1, "lr": self._lr(self.step - 1), **judged, **meter.row()}
         row["seconds"] = meter.total + row["seconds_validation"]
         self.rows.append(row)
+        self._watch()
         if not math.isnan(row["val_loss"]):
             self.plateau.update(row["val_loss"])
         best = False
@@ -224,7 +250,24 @@ class Loop:
         self.epoch, self.step, self.clock.meter = self.epoch + 1, 0, Meter()
         self._save()
         self.progress.epoch(row, self.config.epochs, best, self._left())
-        self.store.write_metrics(metrics_table(self.rows))
+        self.store.write_metrics(metrics_table(self.rows, self.alarms))
+
+    def _watch(self) -> None:
+        """Say aloud, once a kind, where the metrics show that the training fails in silence."""
+        judge = self.validation
+        found = (
+            robust_overfitting(self.rows, max(1, judge.attacked)),
+            catastrophic_overfitting(
+                self.rows,
+                max(1, judge.attacked),
+                max(1, min(CHECK_IMAGES, judge.attacked)),
+                chance=judge.constant,
+            ),
+        )
+        for alarm in found:
+            if alarm is not None and alarm.kind not in self.alarms:
+                self.alarms[alarm.kind] = alarm.epoch, alarm.text
+                self.progress.note(f"epoch {alarm.epoch}: {alarm.text}")
 
     def _finish(self) -> Fit:
         chosen = self.epoch - 1
@@ -234,7 +277,11 @@ class Loop:
             self.inner.load_state_dict(self.team.from_first(best))
         else:
             self.averaging.settle(self.inner)
-        return Fit(self.inner.eval(), chosen + 1, metrics_table(self.rows))
+        if self.offline is not None and self.team.first:
+            self.offline.clear()
+        table = metrics_table(self.rows, self.alarms)
+        said = tuple(f"epoch {epoch}: {text}" for epoch, text in self.alarms.values())
+        return Fit(self.inner.eval(), chosen + 1, table, said)
 
     def _lr(self, step: int) -> float:
         config, steps = self.config, len(self.batches)
@@ -292,6 +339,7 @@ class Loop:
             "plateau": asdict(self.plateau),
             "selection": asdict(self.selection),
             "rows": self.rows,
+            "alarms": self.alarms,
         }
 
     def _restore(self, state: State) -> None:
@@ -304,9 +352,16 @@ class Loop:
         self.averaging.restore(state["averaging"], self.fabric.device)
         self.plateau = Plateau(**state["plateau"])
         self.selection = Selection(**state["selection"])
+        self.alarms = dict(state["alarms"])
 
 
-def metrics_table(rows: list[Row]) -> pd.DataFrame:
-    """Return the table of `metrics.csv`, a row an epoch."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({"epoch": int})
+def metrics_table(
+    rows: list[Row], alarms: Mapping[str, tuple[int, str]] | None = None
+) -> pd.DataFrame:
+    """Return the table of `metrics.csv`, a row an epoch; alarms stand where they began."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"epoch": int})
+    table["alarm"] = ""
+    for kind, (epoch, _) in (alarms or {}).items():
+        others = table.loc[table.epoch == epoch, "alarm"]
+        table.loc[table.epoch == epoch, "alarm"] = others.where(others == "", others + "; ") + kind
+    return table

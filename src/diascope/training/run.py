@@ -239,7 +239,8 @@ def _finish(
         objective_eps_given=config.objective_eps_given,
         seed=seed,
         epoch=fitted.epoch,
-        metrics={str(k): float(v) for k, v in row.items() if pd.notna(v)},
+        metrics={str(k): float(v) for k, v in row.drop("alarm").items() if pd.notna(v)},
+        alarms=list(fitted.alarms),
         data=record["data"],
     )
     store.clear()
