@@ -307,13 +307,14 @@ def test_minimal_points_are_pushed_out_no_further_than_it_takes(net: nn.Module) 
 
 
 class Constant(nn.Module):
-    """Answers class 0 whatever it sees."""
+    """Answers class 0 whatever it sees, and must see something."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
+        assert len(x)
         return self.bias.expand(len(x), 3) + 0 * x.flatten(1)[:, :1]
 
 

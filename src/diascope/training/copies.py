@@ -69,7 +69,7 @@ def adversarial_copies(
     levels, original = ((v * 255).round().to(torch.uint8) for v in (kept, x))
     changed = (levels != original).flatten(1).any(1) & started
     of = changed.nonzero()[:, 0]
-    still = verdict(model, kept[of], y[of], batch_size=len(x))
+    still = verdict(model, kept[of], y[of], batch_size=len(x)) if len(of) else of
     counts = (
         len(x),
         int(wrong.sum()),
@@ -97,12 +97,12 @@ def _outwards(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, fooled: Ten
     found = _nearest(x_adv)
     rows = fooled.nonzero()[:, 0]
     for push in PUSHES:
+        if not len(rows):
+            break
         tried = _nearest((x[rows] + push * (x_adv[rows] - x[rows])).clamp(0, 1))
         breaks = verdict(model, tried, y[rows], batch_size=len(x))
         found[rows[breaks]] = tried[breaks]
         rows = rows[~breaks]
-        if not len(rows):
-            break
     return found
 
 
