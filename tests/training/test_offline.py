@@ -139,6 +139,7 @@ def test_each_process_makes_its_share(tmp_path: Path, net: nn.Module) -> None:
     for member in members:
         assert same(member.pixels_at(0, 0, net, TRAIN), alone)
     assert (tmp_path / "offline.csv").exists()
+    assert same(Offline(config(), 0, None, Member(1, 2)).pixels_at(0, 0, net, TRAIN), alone)
 
 
 def test_seeds_epochs_and_shares(net: nn.Module) -> None:

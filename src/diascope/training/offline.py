@@ -121,7 +121,7 @@ class Offline:
 
         At step 0 of an epoch in which copies are due they are made, less those on disk that were
         made of the same weights; `tick` is called after each chunk. Every process of the team calls
-        this; each makes its share. Raises `UserError` where copies that were made earlier are gone.
+        this; each makes its share, where they share a folder. Raises `UserError` where copies that were made earlier are gone.
         """
         start = self.round_of(epoch)
         if self._last is not None and self._last[0] == start and self._last[1] is train:
@@ -167,7 +167,9 @@ class Offline:
         if self.team.first:
             self.shelf.keep_only(f"{start:04d}-", halves=not self.team.alone)
         source = self._source(model, train)
-        weights, mine = digest(source), plan[self.team.rank :: self.team.world]
+        shared = self.shelf.folder is not None
+        mine = plan[self.team.rank :: self.team.world] if shared else plan
+        weights = digest(source)
         todo = [c for c in mine if not self.shelf.holds(c.name, c.inputs, weights)]
         total, done = sum(len(c.rows) for c in mine), sum(len(c.rows) for c in mine)
         done -= sum(len(c.rows) for c in todo)
