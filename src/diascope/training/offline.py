@@ -121,7 +121,8 @@ class Offline:
 
         At step 0 of an epoch in which copies are due they are made, less those on disk that were
         made of the same weights; `tick` is called after each chunk. Every process of the team calls
-        this; each makes its share, where they share a folder. Raises `UserError` where copies that were made earlier are gone.
+        this; each makes its share where they have a folder, else all. Raises `UserError` where
+        copies that were made earlier are gone.
         """
         start = self.round_of(epoch)
         if self._last is not None and self._last[0] == start and self._last[1] is train:
