@@ -56,7 +56,7 @@ def test_descends_and_keeps_the_models_modes(name):
 def test_takes_every_head_and_the_images_do_not_meet(name, head):
     """In eval mode a batch's loss is the mean of its parts', whatever they stood beside."""
     model, x, y = problem(head)
-    ids, objective = torch.arange(6) + 40, build(name)
+    ids, objective = torch.arange(6) + 40, build(name, {"name": "pgd", "steps": 2, "eps": 0.05})
     weight = torch.linspace(0.5, 2, max(2, HEADS[head])).double()
 
     def loss(rows: list[int]) -> Tensor:

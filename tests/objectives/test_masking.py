@@ -28,6 +28,13 @@ def noise_of(x: Tensor, seed: int = 5) -> Noise:
     return Noise(seed, torch.arange(len(x)) + 7)
 
 
+class Highest(Noise):
+    """Noise that draws the highest number there is."""
+
+    def uniform(self, shape, stream=0):
+        return torch.full((len(self.ids), *shape), 1 - 2.0**-24)
+
+
 @given(SHAPES, SHARES, st.integers(0, 99), st.booleans())
 def test_the_lowest_share_is_masked_to_the_feature(shape, k, seed, ties):
     score = drawn(shape, seed, ties)
@@ -93,9 +100,10 @@ def test_the_fill_is_uniform_in_each_channels_own_range():
 @given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
 def test_the_fill_never_leaves_the_pixel_bounds(a, b):
     x = torch.tensor([a, b], dtype=torch.float32).repeat(50).view(1, 1, 10, 10)
-    found = masked(x, torch.zeros_like(x), 1.0, "uniform", noise_of(x))
-    assert min(a, b) <= found.min()
-    assert found.max() <= max(a, b)
+    for noise in (noise_of(x), Highest(0, torch.arange(1))):
+        found = masked(x, torch.zeros_like(x), 1.0, "uniform", noise)
+        assert min(a, b) <= found.min()
+        assert found.max() <= max(a, b)
 
 
 def test_each_image_and_each_seed_has_a_fill_of_its_own():

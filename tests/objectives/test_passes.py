@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.nets import images, small_net
-from tests.objectives.members import ATTACKED, NAMES, build, seeded
+from tests.objectives.members import ATTACKED, NAMES, Brighter, build, seeded
 from torch import Tensor, nn
 
 from diascope.models import frozen
@@ -187,6 +187,19 @@ def test_bfloat16_is_refused_where_it_would_not_be_used(where):
     options = {"precision": "bf16"} if where == "ranking" else {}
     with pytest.raises(Exception, match="must not be bf16"):
         build("sga", attack, search_mode="train", **options)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_ranking_and_with_it_the_attack_have_the_precision_asked_for(precision):
+    seen = []
+
+    class Spy(Brighter):
+        def __call__(self, model: nn.Module, *args: Any, **options: Any) -> Tensor:
+            seen.append(model.precision)
+            return super().__call__(model, *args, **options)
+
+    SGA(attack=Spy(), precision=precision)(small_net(), images(2), torch.arange(2))
+    assert seen == [precision]
 
 
 @pytest.mark.parametrize("name", ATTACKED)

@@ -38,7 +38,8 @@ class Guided(Compared):
     takes the size; "mean_abs": by the mean of the absolute values. Grey images know no difference.
     fill: "uniform", values drawn between the lowest and the highest of the image's own channel
     ('random values within the feature range'), or a constant in [0, 1].
-    precision: of the ranking's gradient; the attack has its own.
+    precision: of the ranking's gradient. One frozen model serves ranking and attack, so that an
+    attack whose own precision is "auto" has it too.
     """
 
     k: float = 0.1

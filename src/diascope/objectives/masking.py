@@ -64,12 +64,12 @@ def masked(x: Tensor, score: Tensor, k: float, fill: Fill, noise: Noise) -> Tens
     share = noise.uniform((count,)).to(x.dtype)  # (B, count): one number a masked value
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     drawn = torch.zeros(x.shape, dtype=x.dtype, device=x.device).masked_scatter(mask, share)
-    return torch.where(mask, torch.minimum(torch.addcmul(low, high - low, drawn), high), x)
+    return torch.where(mask, torch.addcmul(low, high - low, drawn), x)  # drawn < 1: never above high
 
 
 def _kth_lowest(flat: Tensor, count: int) -> Tensor:
     """Return the value of rank `count`, from 1, of each row, (B, n) -> (B, 1)."""
     if flat.device.type != "cpu":
         return flat.kthvalue(count, dim=1, keepdim=True).values
-    ranked = np.partition(flat.numpy(), count - 1, axis=1)  # several times as fast as torch's
+    ranked = np.partition(flat.numpy(), count - 1, axis=1)  # faster than torch's
     return torch.from_numpy(ranked[:, count - 1 : count])
