@@ -64,7 +64,8 @@ def masked(x: Tensor, score: Tensor, k: float, fill: Fill, noise: Noise) -> Tens
     share = noise.uniform((count,)).to(x.dtype)  # (B, count): one number a masked value
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     drawn = torch.zeros(x.shape, dtype=x.dtype, device=x.device).masked_scatter(mask, share)
-    return torch.where(mask, torch.addcmul(low, high - low, drawn), x)  # drawn < 1: never above high
+    values = torch.addcmul(low, high - low, drawn)  # never above high, since drawn < 1
+    return torch.where(mask, values, x)
 
 
 def _kth_lowest(flat: Tensor, count: int) -> Tensor:
