@@ -39,8 +39,9 @@ class AlexNet28(nn.Module):
 
     `width` multiplies the channels and the 4096; `drop_rate` is that of both dropouts. Weights
     are drawn after He et al. 2015, biases are 0: from torch's own draw SGD at P4's learning rate
-    of 1e-2 does not leave the loss of chance for over a hundred steps. Images are normalised with mean and std 0.5,
-    to [-1, 1], whatever they show. Raises `ValueError` for images under 28 pixels a side.
+    of 1e-2 does not leave the loss of chance for over a hundred steps. Images are normalised with
+    mean and std 0.5, to [-1, 1], whatever they show. Raises `ValueError` for images under 28
+    pixels a side.
     """
 
     pretrained_cfg: ClassVar[Mapping[str, Any]] = MappingProxyType(
