@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diascope.attacks.ascent_rules import Halving, Sparse, State, choose
-from diascope.attacks.base import is_broken, logits_and_gradient, verdict
+from diascope.attacks.base import is_broken, value_and_gradient, verdict
 from diascope.attacks.threat import Threat
 from diascope.models.frozen import FrozenModel
 
@@ -75,8 +75,7 @@ class Ascent:
         else:
             rule = Halving(threat, s, steps, self.rho, self.first_size)
         for step in range(steps + 1):
-            logits, gradient = self._look(s, last=step == steps)
-            loss = self.objective(logits, s.y, s.target)
+            logits, loss, gradient = self._look(s, last=step == steps)
             if step:
                 rule.watch(loss, s.last_loss)
             s.learn(loss, gradient)
@@ -94,13 +93,15 @@ class Ascent:
             s.before, s.x_adv = s.x_adv, rule.move(s, gradient, threat, step)
         return Outcome(points, broken, finite)
 
-    def _look(self, s: State, *, last: bool) -> tuple[Tensor, Tensor]:
+    def _look(self, s: State, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logits (B, K), the loss (B,) and its gradient, which the last needs not."""
         if not last:
-            return logits_and_gradient(
+            return value_and_gradient(
                 self.net, s.x_adv, s.y, lambda logits, y: self.objective(logits, y, s.target)
             )
         with torch.no_grad():
-            return self.net(s.x_adv), s.best_gradient
+            logits = self.net(s.x_adv)
+            return logits, self.objective(logits, s.y, s.target), s.best_gradient
 
     def _leave(
         self, s: State, logits: Tensor, points: Tensor, broken: Tensor, step: int, *, last: bool
@@ -112,9 +113,12 @@ class Ascent:
         """
         if self.stop_early:
             hit = is_broken(logits, s.y, targeted=self.targeted)
-            s.found = choose(hit & ~s.hit, s.x_adv, s.found)
-            s.hit = s.hit | hit
-            if last or s.x.device.type == "cpu" or step % 4 == 3:
+            host = s.x.device.type == "cpu"
+            if host:
+                s.found, s.hit = s.x_adv, hit
+            else:
+                s.found, s.hit = choose(hit & ~s.hit, s.x_adv, s.found), s.hit | hit
+            if last or host or step % 4 == 3:
                 tried = s.hit.nonzero()[:, 0]
                 if len(tried):
                     sure = verdict(self.net, s.found[tried], s.y[tried], targeted=self.targeted)

@@ -88,11 +88,13 @@ class Halving:
 
     def move(self, s: State, gradient: Tensor, threat: Threat, step: int) -> Tensor:
         """Return the next points (B, C, H, W)."""
-        ahead = threat.project(s.x_adv + self.size * threat.steepest(gradient, s.x_adv), s.x)
+        way = threat.steepest(gradient, s.x_adv)
+        ahead = threat.project(torch.addcmul(s.x_adv, way, self.size), s.x)
         if step == 0:
             return ahead
-        mixed = MOMENTUM * (ahead - s.x_adv) + (1 - MOMENTUM) * (s.x_adv - s.before)
-        return threat.project(s.x_adv + mixed, s.x)
+        rest = 1 - MOMENTUM
+        mixed = torch.lerp(s.x_adv, ahead, MOMENTUM).add_(s.x_adv, alpha=rest)
+        return threat.project(mixed.sub_(s.before, alpha=rest), s.x)
 
 
 class Sparse:
@@ -138,7 +140,8 @@ class Sparse:
         """Return the next points (B, C, H, W)."""
         steep = gradient.abs().flatten(1)
         k = (self.share * self.count).long().clamp(1, self.count)
-        least = steep.sort(1, descending=True).values.gather(1, k[:, None] - 1)
+        most = int(k.max()) if k.device.type == "cpu" else self.count  # elsewhere the look waits
+        least = steep.topk(most, dim=1).values.gather(1, k[:, None] - 1)
         sparse = gradient.sign() * (steep >= least).view_as(gradient)
         length = sparse.abs().flatten(1).sum(1).clamp_min(1).view(-1, 1, 1, 1)
         return threat.project(s.x_adv + self.size * sparse / length, s.x)

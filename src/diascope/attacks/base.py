@@ -69,15 +69,25 @@ def logits_and_gradient(
     One forward and one backward pass, to the input alone. The gradient is zero where it is not
     finite, and where the model has none.
     """
+    logits, _, gradient = value_and_gradient(net, x, y, loss)
+    return logits, gradient
+
+
+def value_and_gradient(
+    net: nn.Module, x: Tensor, y: Tensor, loss: LossFunction
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `logits_and_gradient` does, and between them the loss of each image (B,)."""
     if torch.is_inference_mode_enabled():
         raise RuntimeError("attacks need gradients: call them outside torch.inference_mode()")
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = net(x)
-        if not logits.requires_grad:
-            return logits, torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(loss(logits, y).sum(), x)
-    return logits.detach(), gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        value = loss(logits, y)
+        if not value.requires_grad:
+            return logits, value, torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return logits.detach(), value.detach(), gradient
 
 
 def is_broken(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,10 +38,14 @@ class Threat:
         elif not (self.eps >= 0 and math.isfinite(self.eps)):
             raise ValueError(f"eps={self.eps}: must be finite and at least 0")
 
+    def on(self, x: Tensor) -> Threat:
+        """Return the threat with its eps, if a tensor, on the device and in the dtype of `x`."""
+        return self._with(self.eps.to(x)) if isinstance(self.eps, Tensor) else self
+
     def take(self, rows: Tensor) -> Threat:
         """Return the threat of some of the images: where eps is one an image, theirs."""
         if isinstance(self.eps, Tensor) and self.eps.numel() > 1:
-            return replace(self, eps=self.eps.to(rows.device)[rows])
+            return self._with(self.eps.to(rows.device)[rows])
         return self
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -51,16 +56,15 @@ class Threat:
         nearest point of ball and bounds together (Croce and Hein 2021, proposition 2.3).
         """
         delta = x_adv - x
+        eps: Any = self._eps(x)  # clamp takes either, but its types do not say so
         if self.norm == "linf":
-            eps = self._eps(x)
-            delta = torch.minimum(torch.maximum(delta, -eps), eps)
+            delta = delta.clamp_(-eps, eps)
         elif self.norm == "l2":
-            length = _l2(delta)
-            delta = delta * (self._eps(x) / length.clamp_min(1e-30)).clamp_max(1.0)
+            delta = delta.mul_((eps / _l2(delta).clamp_min(1e-30)).clamp_max(1.0))
         else:
             room = torch.where(delta > 0, self.bounds[1] - x, x - self.bounds[0])
-            delta = delta.sign() * _onto_l1(delta.abs(), room.clamp_min(0), self._eps(x))
-        return (x + delta).clamp(*self.bounds)
+            delta = delta.sign() * _onto_l1(delta.abs(), room.clamp_min(0), eps)
+        return delta.add_(x).clamp_(*self.bounds)
 
     def random_start(self, x: Tensor, noise: Noise, stream: int = 0) -> Tensor:
         """Return a random point of the ball around each image, clipped to the bounds.
@@ -128,8 +132,15 @@ class Threat:
         flat = delta.abs().flatten(1)
         return (flat.amax(1) if self.norm == "linf" else flat.sum(1)).view(-1, 1, 1, 1)
 
-    def _eps(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.eps, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1)
+    def _eps(self, x: Tensor) -> float | Tensor:
+        """Return eps as operations take it: a number stays on the host, no tensor is made of it."""
+        return self.eps.to(x).reshape(-1, 1, 1, 1) if isinstance(self.eps, Tensor) else self.eps
+
+    def _with(self, eps: float | Tensor) -> Threat:
+        """Return the threat with another epsilon, which is not looked at: each look waits."""
+        new = copy.copy(self)
+        object.__setattr__(new, "eps", eps)
+        return new
 
 
 def scale_eps(eps: float, side: int, reference: int = 224, rule: str = "pixels") -> float:
@@ -151,14 +162,14 @@ def _l2(delta: Tensor) -> Tensor:
     return length.view(-1, 1, 1, 1)
 
 
-def _onto_l1(size: Tensor, room: Tensor, eps: Tensor) -> Tensor:
+def _onto_l1(size: Tensor, room: Tensor, eps: float | Tensor) -> Tensor:
     """Return sizes in [0, room] nearest to `size` whose sum is at most `eps`, all (B, C, H, W).
 
     They are min(max(size - cut, 0), room) for the least cut >= 0 that fits: bisection brackets it,
     and the piece of the sum, linear in the cut, on which it lies gives it exactly.
     """
-    low = torch.zeros_like(eps.expand(len(size), 1, 1, 1))
     high = size.flatten(1).amax(1).view(-1, 1, 1, 1)
+    low = torch.zeros_like(high)
     for _ in range(30):
         cut = (low + high) / 2
         over = _cut(size, room, cut).flatten(1).sum(1).view(-1, 1, 1, 1) > eps
