@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from diascope.errors import UserError
 from diascope.models import create_model, layer_groups, load_model
 from diascope.training import Run, TrainConfig, open_run, read_config, train
 from diascope.training.layers import difference, merge
+from diascope.training.recipe import follows
 
 CONFIG: dict[str, Any] = {
     "data": {"name": "phantom:images=60,size=32", "size": 32},
@@ -221,12 +223,6 @@ def test_a_mistake_in_a_stage_is_one_line(stages: Any, words: str) -> None:
 def test_stages_are_runs_each_from_the_one_before(staged: Run, tmp_path: Path) -> None:
     folder = staged.folder
     first, last = run_weights(folder / "stage-1"), run_weights(folder)
-    start = go(
-        tmp_path / "one",
-        "model.trainable=1",
-        "training.epochs=1",
-        config=CONFIG | {"stages": []},
-    )
     assert open_run(folder / "stage-1").config.training.optimizer.lr == 0.01
     assert not same_weights(first, last)
     # by hand: a run with the first stage's settings, then one from its weights
@@ -235,7 +231,6 @@ def test_stages_are_runs_each_from_the_one_before(staged: Run, tmp_path: Path) -
     assert same_weights(run_weights(by_hand.folder), first)
     sgd = ["training.optimizer={name: sgd, lr: 0.02}", f"model.weights={by_hand.folder}"]
     assert same_weights(run_weights(go(tmp_path / "last", *sgd, config=PLAIN).folder), last)
-    assert start.folder.exists()
 
 
 def test_the_configuration_of_a_staged_run_makes_it_again(staged: Run, tmp_path: Path) -> None:
@@ -281,19 +276,35 @@ def test_a_staged_run_goes_on_in_its_stage_and_trains_none_again(
 
 
 def test_a_finished_staged_run_needs_its_stages_no_more(staged: Run, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(staged.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("stage-1"))
     assert go(tmp_path / "copy", resume=True).epoch == staged.epoch
     assert not (tmp_path / "copy" / "stage-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "silent"),
+    [
+        ({}, False),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, False),
+        ({"RANK": "2"}, True),
+        ({"LOCAL_RANK": "1"}, True),
+        ({"SLURM_PROCID": "1", "LOCAL_RANK": "0"}, True),
+    ],
+)
+def test_only_the_first_of_several_processes_speaks(
+    given: dict[str, str], silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in given.items():
+        monkeypatch.setenv(key, value)
+    assert follows() == silent
 
 
 # -- start weights
 
 
 def test_changed_start_weights_are_refused(staged: Run, tmp_path: Path) -> None:
-    import shutil
-
     weights = tmp_path / "start.safetensors"
     shutil.copy(staged.folder / "stage-1" / "model.safetensors", weights)
     more = {"config": PLAIN, "progress": Notes(stop_at="epoch 1")}

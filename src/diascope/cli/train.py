@@ -27,8 +27,10 @@ def train(
     from diascope.cli.console import say
     from diascope.training import read_config
     from diascope.training import train as run_training
+    from diascope.training.recipe import follows
 
     settings = read_config(config, overrides or [])
     folder = out or settings.out or Path("runs") / config.stem
     run_training(settings, folder, resume=resume)
-    say(f"{folder}: trained; now: diascope audit {folder} --data DATA")
+    if not follows():
+        say(f"{folder}: trained; now: diascope audit {folder} --data DATA")

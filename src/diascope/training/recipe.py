@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from diascope.errors import UserError
@@ -32,10 +33,17 @@ def train(
         raise UserError("out: name a folder for the run")
     config = config.resolved()
     _check_folder(folder, resume)
-    with progress or console_progress() as shown:
+    silent = Progress() if follows() else None
+    with silent or progress or console_progress() as shown:
         if config.search is not None:
             config = search(config, folder, shown)
         return train_stages(config, folder, shown)
+
+
+def follows() -> bool:
+    """Tell whether this process was started beside another one that speaks to the user."""
+    ranks = (os.environ.get(key) for key in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank != "0" for rank in ranks if rank is not None), False)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
