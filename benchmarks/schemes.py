@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in args.configs:
         for seed in args.seeds:
             changes = [*args.changes, f"training.seed={seed}"]
-            if args.data:
-                changes += _data(args.data)
+            changes += [f"data.name={args.data}"] if args.data else []
             config = read_config(path, changes)
             began = time.perf_counter()
             run = train(config, args.out / f"{path.stem}-{seed}", resume=True)
@@ -101,12 +100,6 @@ def table(records: Sequence[dict[str, Any]], epsilons: Sequence[float]) -> list[
         start = f"| {record['scheme']} | {record['seed']} | {100 * record['clean']:.1f} | "
         lines.append(start + " | ".join(cells) + f" | {last} |")
     return lines
-
-
-def _data(text: str) -> list[str]:
-    """Return the overrides that make `name:path` the data of a configuration."""
-    name, _, root = text.partition(":")
-    return [f"data.name={name}", *([f"data.options.root={root}"] if root else [])]
 
 
 def _test_images(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ from diascope.attacks import PGD
 from diascope.objectives import Adversarial
 from diascope.settings import override
 from diascope.training import TrainingConfig, fit
-from diascope.training.machine import make_fabric
 from diascope.training.fit import settled
+from diascope.training.machine import make_fabric
 
 CONFIG = {
     "epochs": 2,

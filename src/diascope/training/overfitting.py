@@ -57,7 +57,7 @@ def robust_overfitting(
     last ones is below the best before by more than `z` standard errors of a difference of two
     shares of `images`, and their training loss is lower than then. Averaging keeps the best of
     many epochs from being best by chance: a model that neither gains nor loses raises the alarm in
-    1 to 2% of runs of 100 epochs if each epoch were judged on other images, and more seldom as it
+    up to 3% of runs of 100 epochs if each epoch were judged on other images, and more seldom as it
     is, on the same ones. To be seen, accuracy must fall by 16 points with 120 images, by 5.5 with
     1,000.
     """

@@ -26,7 +26,7 @@ HALVES: tuple[str, ...] = (
     ".config.yaml.*",
     ".split.csv.*",
 )
-HALVES += (".model.safetensors.*", ".validation.parquet.*")
+HALVES += (".model.safetensors.*", ".validation.parquet.*", ".offline.csv.*")
 FORMAT = 2
 
 State = dict[str, Any]
