@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diascope.attacks.ascent_rules import Halving, Sparse, State, choose
-from diascope.attacks.base import is_broken, value_and_gradient, verdict
+from diascope.attacks.base import broken_and_finite, value_and_gradient, verdict
 from diascope.attacks.threat import Threat
 from diascope.models.frozen import FrozenModel
 
@@ -79,9 +79,10 @@ class Ascent:
             if step:
                 rule.watch(loss, s.last_loss)
             s.learn(loss, gradient)
-            finite[s.rows] &= logits.isfinite().all(1)
+            broke, ok = broken_and_finite(logits, s.y, targeted=self.targeted)
+            finite[s.rows] &= ok
             back = rule.revise(s, step) if step else None
-            keep = self._leave(s, logits, points, broken, step, last=step == steps)
+            keep = self._leave(s, broke, points, broken, step, last=step == steps)
             if step == steps or (keep is not None and not len(keep)):
                 break
             if back is not None:
@@ -104,15 +105,14 @@ class Ascent:
             return logits, self.objective(logits, s.y, s.target), s.best_gradient
 
     def _leave(
-        self, s: State, logits: Tensor, points: Tensor, broken: Tensor, step: int, *, last: bool
+        self, s: State, hit: Tensor, points: Tensor, broken: Tensor, step: int, *, last: bool
     ) -> Tensor | None:
-        """File the points of images that are broken, at the end of all; return who stays.
+        """File the points of images that are broken (`hit`), at the end of all; return who stays.
 
         None stands for all of them. On a GPU this looks at every fourth step only, for it waits;
         in between the first broken point of each image is held.
         """
         if self.stop_early:
-            hit = is_broken(logits, s.y, targeted=self.targeted)
             host = s.x.device.type == "cpu"
             if host:
                 s.found, s.hit = s.x_adv, hit

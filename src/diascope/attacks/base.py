@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diascope.attacks.threat import Norm
 from diascope.models.frozen import FrozenModel
-from diascope.models.heads import is_correct, predictions
+from diascope.models.heads import is_multilabel, predictions
 from diascope.models.modes import exactly
 from diascope.registry import Registry
 
@@ -96,11 +96,17 @@ def is_broken(logits: Tensor, y: Tensor, *, targeted: bool = False) -> Tensor:
     Untargeted: the image is misclassified (logits that are not finite count as such). Targeted:
     it is classified as `y`.
     """
-    if not targeted:
-        return ~is_correct(logits, y)
-    found = predictions(logits, multilabel=y.ndim == 2)
-    same = found == y.long()
-    return (same if same.ndim == 1 else same.all(1)) & logits.isfinite().all(1)
+    return broken_and_finite(logits, y, targeted=targeted)[0]
+
+
+def broken_and_finite(
+    logits: Tensor, y: Tensor, *, targeted: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return `is_broken`, and whether every logit of the image is finite, (B,) bool each."""
+    finite = (logits - logits == 0).all(1)
+    same = predictions(logits, multilabel=is_multilabel(logits, y)) == y.long()
+    hit = (same if same.ndim == 1 else same.all(1)) & finite
+    return hit if targeted else ~hit, finite
 
 
 @torch.no_grad()

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from diascope.attacks.base import (
     attacks,
+    broken_and_finite,
     check_images,
     is_broken,
-    logits_and_gradient,
+    value_and_gradient,
     verdict,
     warn_if_not_finite,
 )
@@ -247,7 +248,8 @@ class _Walk:
         """
         attack, x, at = self.attack, state.x, state.at
         logits, value, gradient = self._linearised(net, state)
-        broken = self._look(state, logits).view(-1, 1, 1, 1)
+        broken, finite = self._look(state, logits)
+        broken = broken.view(-1, 1, 1, 1)
         base = torch.where(broken, x + attack.beta * (at - x), at)
         boundary = Hyperplane(attack.norm, at, value, gradient)
         own, home = boundary.step_from(base), boundary.step_from(x)
@@ -256,7 +258,7 @@ class _Walk:
         bias = bias.view(-1, 1, 1, 1)
         moved = (1 - bias) * (base + attack.eta * own) + bias * (x + attack.eta * home)
         state.at = moved.clamp(*Threat.bounds)
-        return logits.isfinite().all(1)
+        return finite
 
     def _linearised(self, net: FrozenModel, state: _State) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (B, K), the difference that changes sign on the boundary (B,), gradient."""
@@ -264,17 +266,17 @@ class _Walk:
         if self.attack.targets is None and not self.attack.targeted and state.y.ndim == 1:
             return _nearest_boundary(net, state.at, state.y, self.attack.norm)
         loss = self.margin if rival is None else partial(_margin_to, rival=rival)
-        logits, gradient = logits_and_gradient(net, state.at, state.y, loss)
-        return logits, loss(logits, state.y).to(gradient.dtype).nan_to_num(), gradient.contiguous()
+        logits, value, gradient = value_and_gradient(net, state.at, state.y, loss)
+        return logits, value.to(gradient.dtype).nan_to_num(), gradient.contiguous()
 
-    def _look(self, state: _State, logits: Tensor) -> Tensor:
-        """Keep misclassified points nearer than the best; return which are misclassified, (B,)."""
-        broken = is_broken(logits, state.y, targeted=self.attack.targeted)
+    def _look(self, state: _State, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep misclassified points nearer than the best; return `broken_and_finite` (B,)."""
+        broken, finite = broken_and_finite(logits, state.y, targeted=self.attack.targeted)
         length = self.threat.size(state.at - state.x)
         nearer = broken & (length < state.length)
         state.best = torch.where(nearer.view(-1, 1, 1, 1), state.at, state.best)
         state.length = torch.where(nearer, length, state.length)
-        return broken
+        return broken, finite
 
     def _settled(self, state: _State) -> Tensor | None:
         """Return which images may leave, confirmed on the model (B,), or None if none may."""

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks import windows
-from diascope.attacks.base import attacks, check_images, is_broken, verdict, warn_if_not_finite
+from diascope.attacks.base import (
+    attacks,
+    broken_and_finite,
+    check_images,
+    verdict,
+    warn_if_not_finite,
+)
 from diascope.attacks.losses import Loss, loss_of
 from diascope.attacks.threat import Norm, Threat
 from diascope.attacks.windows import Moves
@@ -157,13 +163,12 @@ class _Search:
         for query in range(1, attack.queries + 1):
             block, slot = divmod(query - 2, _BLOCK)
             if query == 1:
-                point = moves.start(noise, self.stream)
+                self._try(state, None, moves.start(noise, self.stream), query)
             else:
                 if slot == 0:
                     u = noise.uniform((_BLOCK, moves.count), self.stream + 1 + block)
                 area = windows.share(query, attack.queries, attack.p_init)
-                point = moves.propose(state.at, u[:, slot], area)
-            self._ask(state, point, query)
+                self._try(state, *moves.change(state.at, u[:, slot], area), query)
             gone = self._leaving(state, query)
             if gone is None:
                 continue
@@ -188,17 +193,29 @@ class _Search:
             finite=torch.ones(count, dtype=torch.bool, device=y.device),
         )
 
-    def _ask(self, state: _State, point: Tensor, query: int) -> None:
-        """Ask the model about `point` and keep it where it is broken or of a higher loss."""
+    def _try(self, state: _State, where: Tensor | None, values: Tensor, query: int) -> None:
+        """Ask about the points with `values` at the places `where`, and keep the better ones."""
+        if where is None:
+            better = self._ask(state, values, query)
+            state.at = torch.where(better.view(-1, 1, 1, 1), values, state.at)
+            return
+        flat = state.at.view(len(values), -1)
+        old = flat.gather(1, where)
+        flat.scatter_(1, where, values)
+        better = self._ask(state, state.at, query)
+        flat.scatter_(1, where, torch.where(better[:, None], values, old))
+
+    def _ask(self, state: _State, point: Tensor, query: int) -> Tensor:
+        """Ask the model; return where `point` is broken or of a higher loss than before, (B,)."""
         logits = self.net(point.permute(0, 3, 1, 2))
         value = self.loss(logits, state.y).to(state.value.dtype).nan_to_num(nan=-torch.inf)
-        broken = is_broken(logits, state.y, targeted=self.attack.targeted)
+        broken, finite = broken_and_finite(logits, state.y, targeted=self.attack.targeted)
         better = (broken | (value > state.value)) & ~state.broken
-        state.at = torch.where(better.view(-1, 1, 1, 1), point, state.at)
         state.value = torch.where(better, value, state.value)
         state.queries = torch.where(state.broken, state.queries, query)
-        state.finite = state.finite & logits.isfinite().all(1)
+        state.finite = state.finite & finite
         state.broken = state.broken | broken
+        return better
 
     def _leaving(self, state: _State, query: int) -> Tensor | None:
         """Return which images leave now, broken by the model itself, or None if none do.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -36,12 +37,20 @@ class Moves:
         """Return the first points, (B, H, W, C)."""
         raise NotImplementedError
 
-    def propose(self, at: Tensor, u: Tensor, share: float) -> Tensor:
-        """Return points that differ from `at` in a window of `share` of the pixels.
+    def change(self, at: Tensor, u: Tensor, share: float) -> tuple[Tensor | None, Tensor]:
+        """Return where `at` is to change, in a window of `share` of the pixels, and to what.
 
-        u: (B, count), uniform in [0, 1).
+        Both are (B, n), places in the image laid flat and values there; or None, and the whole
+        points (B, H, W, C). u: (B, count), uniform in [0, 1).
         """
         raise NotImplementedError
+
+    def propose(self, at: Tensor, u: Tensor, share: float) -> Tensor:
+        """Return the points (B, H, W, C) to which `change` leads from `at`."""
+        where, values = self.change(at, u, share)
+        if where is None:
+            return values
+        return at.flatten(1).scatter(1, where, values).view_as(at)
 
     def take(self, rows: Tensor) -> Self:
         """Return the moves of some of the images."""
@@ -74,14 +83,16 @@ class Squares(Moves):
         sign = _signs(noise.uniform((1, *self.x.shape[2:]), stream), self.x)
         return self.threat.project(self.x + 2 * sign, self.x)  # sent back to +-eps
 
-    def propose(self, at: Tensor, u: Tensor, share: float) -> Tensor:
-        """Return `at` with a square of each image at +-eps, a sign for each channel."""
+    def change(self, at: Tensor, u: Tensor, share: float) -> tuple[Tensor | None, Tensor]:
+        """Return a square of each image, and +-eps there, a sign for each channel."""
+        count, _, wide, channels = self.x.shape
         side = _side(self.x, share)
-        where = _window(self.x, u[:, 0], u[:, 1], side)
-        sign = _signs(u[:, None, None, 2:], self.x)
-        point, old = at.clone(), self.x[where]
-        point[where] = self.threat.project(old + 2 * sign, old)
-        return point
+        top, left = _corner(self.x, u[:, 0], u[:, 1], side)
+        first = (top * wide + left).mul_(channels)
+        where = first[:, None] + _square(side, wide, channels, self.x.device)
+        old = self.x.view(count, -1).gather(1, where).view(count, 1, -1, channels)
+        new = self.threat.project(old + 2 * _signs(u[:, None, None, 2:], self.x), old)
+        return where, new.view(count, -1)
 
 
 @dataclass(frozen=True)
@@ -104,37 +115,41 @@ class Windows(Moves):
         down, across = math.ceil(high / side), math.ceil(wide / side)
         u = noise.uniform((down, across, channels + 1), stream).to(self.x.dtype)
         u = u.repeat_interleave(side, 1)[:, :high].repeat_interleave(side, 2)[:, :, :wide]
-        bump = _bump(side, self.x)
+        bump = _bump(side, self.x.dtype, self.x.device)
         tiled = bump.repeat(down, across)[:high, :wide, None]
         turned = bump.T.repeat(down, across)[:high, :wide, None]
         delta = torch.where(u[..., :1] < 0.5, tiled, turned) * _signs(u[..., 1:], self.x)
         length = self.threat.size(delta).view(-1, 1, 1, 1)
         return self.threat.project(self.x + delta * (self._eps / length), self.x)
 
-    def propose(self, at: Tensor, u: Tensor, share: float) -> Tensor:
+    def change(self, at: Tensor, u: Tensor, share: float) -> tuple[Tensor | None, Tensor]:
         """Return `at` with one window emptied and its length, and what is unused, in another."""
         side = _side(self.x, share)
         side = min(max(side + 1 - side % 2, 3), min(self.x.shape[1:3]))
         first = _window(self.x, u[:, 0], u[:, 1], side)
         second = _window(self.x, u[:, 2], u[:, 3], side)
         delta = at - self.x
-        unused = (self._power(self._eps) - self._mass(delta).sum(3, keepdim=True)).clamp_min(0)
+        unused = (self._budget - self._mass(delta).sum(3, keepdim=True)).clamp_min(0)
         old = delta[first]  # (B, side, side, C)
         mass = self._mass(old)
         delta[first] = 0
         mass += self._mass(delta[second]) + unused / self.x.shape[3]
         delta[second] = 0
-        bump = _bump(side, self.x)[None, :, :, None]
+        bump = _bump(side, self.x.dtype, self.x.device)[None, :, :, None]
         bump = torch.where(u[:, 4].view(-1, 1, 1, 1) < 0.5, bump, bump.transpose(1, 2))
         fresh = _signs(u[:, None, None, 5:], self.x) * self._unit(bump) + self._unit(old)
         length = mass.sqrt() if self.threat.norm == "l2" else mass
         delta[first] = self._unit(fresh) * length
-        return self.threat.project(self.x + delta, self.x)
+        return None, self.threat.project(self.x + delta, self.x)
 
     @property
-    def _eps(self) -> Tensor:
-        eps = torch.as_tensor(self.threat.eps, dtype=self.x.dtype, device=self.x.device)
-        return eps.reshape(-1, 1, 1, 1)
+    def _eps(self) -> float | Tensor:
+        eps = self.threat.eps
+        return eps.to(self.x).view(-1, 1, 1, 1) if isinstance(eps, Tensor) else eps
+
+    @property
+    def _budget(self) -> float | Tensor:
+        return self._eps**2 if self.threat.norm == "l2" else self._eps
 
     def _power(self, value: Tensor) -> Tensor:
         return value.square() if self.threat.norm == "l2" else value.abs()
@@ -155,24 +170,43 @@ def _side(x: Tensor, share: float) -> int:
 
 
 def _signs(u: Tensor, like: Tensor) -> Tensor:
-    return torch.where(u < 0.5, -1.0, 1.0).to(like.dtype)
+    return torch.ones_like(u, dtype=like.dtype).masked_fill_(u < 0.5, -1.0)
+
+
+def _corner(x: Tensor, down: Tensor, across: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return the first row and column of a square window, placed by uniform numbers (B,).
+
+    In float32 the product of a number below 1 and a count stays below the count.
+    """
+    high, wide = x.shape[1:3]
+    return (down * (high - side + 1)).long(), (across * (wide - side + 1)).long()
 
 
 def _window(x: Tensor, down: Tensor, across: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the index of a square window in each image, placed by uniform numbers (B,)."""
-    high, wide = x.shape[1:3]
+    """Return the index of a square window in each image: (B, 1, 1), (B, n, 1), (B, 1, n)."""
+    top, left = _corner(x, down, across, side)
     steps = torch.arange(side, device=x.device)
-    top = (down * (high - side + 1)).long().clamp_max(high - side).view(-1, 1, 1)
-    left = (across * (wide - side + 1)).long().clamp_max(wide - side).view(-1, 1, 1)
     image = torch.arange(len(x), device=x.device).view(-1, 1, 1)
-    return image, top + steps[:, None], left + steps
+    return image, top.view(-1, 1, 1) + steps[:, None], left.view(-1, 1, 1) + steps
 
 
-def _bump(side: int, like: Tensor) -> Tensor:
-    """Return two opposite pyramids that fill a square between them (equation 2), (side, side)."""
+@lru_cache(maxsize=64)
+def _square(side: int, wide: int, channels: int, device: torch.device) -> Tensor:
+    """Return the places of a square at the origin of an image of that width laid flat, (n,)."""
+    steps = torch.arange(side)
+    places = (steps[:, None] * wide + steps)[..., None] * channels + torch.arange(channels)
+    return places.flatten().to(device)
+
+
+@lru_cache(maxsize=64)
+def _bump(side: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return two opposite pyramids that fill a square between them (equation 2), (side, side).
+
+    Kept, for a run asks for few sides many times, and each is made on the host.
+    """
     upper = side // 2
     parts = [_pyramid(upper, side), -_pyramid(side - upper, side)]
-    return torch.cat(parts).to(like)
+    return torch.cat(parts).to(device, dtype)
 
 
 def _pyramid(high: int, wide: int) -> Tensor:

@@ -56,8 +56,11 @@ class FrozenModel(nn.Module):
         """Return the logits (B, K)."""
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        low = self.__dict__["precision"] == "bf16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
+        low, device = self.__dict__["precision"] == "bf16", x.device.type
+        if low or torch.is_autocast_enabled(device):
+            with torch.autocast(device, torch.bfloat16, enabled=low):
+                logits = self.body(x)
+        else:
             logits = self.body(x)
         return logits if logits.dtype == torch.float64 else logits.float()
 
