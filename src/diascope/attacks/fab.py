@@ -252,7 +252,7 @@ class _Walk:
         broken = broken.view(-1, 1, 1, 1)
         base = torch.where(broken, x + attack.beta * (at - x), at)
         boundary = Hyperplane(attack.norm, at, value, gradient)
-        own, home = boundary.step_from(base), boundary.step_from(x)
+        own, home = boundary.steps_from(base, x)
         near, far = (self.threat.size(step) for step in (own, home))
         bias = (near / (near + far).clamp_min(1e-30)).clamp_max(attack.alpha_max)
         bias = bias.view(-1, 1, 1, 1)
