@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -11,8 +12,11 @@ import torch
 from diascope.attacks import attacks
 from diascope.data import Preprocess, load_pixels, open_dataset
 from diascope.models import create_model, save_model
+from diascope.objectives import objectives
+from diascope.training import read_config
 
 DOCS = Path(__file__).parents[1] / "docs"
+TRAINING = (DOCS / "training.md").read_text()
 
 
 def snippets(page: str) -> list[tuple[int, str]]:
@@ -56,3 +60,30 @@ def test_attacks_names_every_member():
     text = (DOCS / "attacks.md").read_text()
     for name in attacks.names():
         assert f"| `{name}` | `{attacks[name].__name__}` |" in text
+
+
+def test_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = snippets("training.md")
+    assert len(found) == 2
+    names: dict[str, object] = {}
+    for line, text in found:
+        exec(compile("\n" * line + text, DOCS / "training.md", "exec"), names)
+    assert names["fitted"].epoch == 1
+    assert names["loss"].isfinite()
+
+
+def test_the_configuration_in_training_is_one(tmp_path):
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", TRAINING, re.MULTILINE | re.DOTALL)
+    (tmp_path / "file.yaml").write_text(text)
+    config = read_config(tmp_path / "file.yaml", ["training.epochs=5"])
+    assert config.training.epochs == 5
+    assert round(config.build_objective().attack.eps, 2) == 1.31
+
+
+def test_training_names_every_objective_and_option():
+    for name in objectives.names():
+        assert f"`{name}`" in TRAINING
+        for field in dataclasses.fields(objectives[name]):
+            if field.name not in ("attack", "precision"):
+                assert f"`{field.name}`" in TRAINING, (name, field.name)

@@ -11,37 +11,43 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training import member
 from tests.training.toy import toy_pixels
 
 from diascope.errors import UserError
 from diascope.training.batches import Batches
 from diascope.training.team import Team
 
+PLACE = Path(__file__).parents[2]
+MEMBER = "tests.training.member"
+BESIDE = Path(sys.executable).parent  # where the launchers' own commands are
 LAUNCHERS = {
-    "own": ([sys.executable, "-m", "tests.training.member"], ["devices=2"]),
-    "torchrun": (
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        + ["--standalone", "-m", "tests.training.member"],
-        [],
-    ),
+    "own": f"{sys.executable} -m {MEMBER}",
+    "torchrun": f"{BESIDE}/torchrun --standalone --nproc-per-node 2 -m {MEMBER}",
+    "fabric": f"{BESIDE}/fabric run --accelerator cpu --devices 2 tests/training/member.py",
 }
 
 
-def run(folder: Path, *changes: str, launcher: str = "") -> dict[str, Any]:
-    """Train in a process of its own, or in two, and return what came out."""
-    command, settings = LAUNCHERS.get(launcher, (LAUNCHERS["own"][0], []))
+def run(folder: Path, launcher: str, *changes: str) -> dict[str, Any]:
+    """Train in two processes and return what came out."""
     done = subprocess.run(
-        [*command, str(folder), *settings, *changes],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "LT_CLI_USED": "0"},
+        [*LAUNCHERS[launcher].split(), str(folder), *changes],
+        cwd=PLACE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PLACE)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return {**torch.load(folder / "fit.pt", weights_only=True), "said": done.stdout + done.stderr}
+
+
+def run_alone(folder: Path, *changes: str) -> dict[str, Any]:
+    """Train in this process and return what came out."""
+    member.main(folder, *changes)
     found: dict[str, Any] = torch.load(folder / "fit.pt", weights_only=True)
-    return {**found, "said": done.stdout + done.stderr}
+    return found
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -53,30 +59,31 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run(tmp_path_factory.mktemp("alone"))
+    return run_alone(tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_processes_train_as_one_with_the_same_global_batch(
-    tmp_path: Path, alone: dict[str, Any], launcher: str
-) -> None:
-    two = run(tmp_path, launcher=launcher)
-    assert (alone["world"], two["world"]) == (1, 2)
-    same(alone, two)
-    assert "distributed" not in two["said"]
-
-
-def test_gradients_accumulated_in_two_processes_are_those_of_the_batch(
     tmp_path: Path, alone: dict[str, Any]
 ) -> None:
-    same(alone, run(tmp_path, "accumulate=3", launcher="own"))
+    two = run(tmp_path, "fabric")
+    assert (alone["world"], two["world"]) == (1, 2)
+    same(alone, two)
+
+
+def test_gradients_in_parts_in_two_processes_are_those_of_the_batch(
+    tmp_path: Path, alone: dict[str, Any]
+) -> None:
+    two = run(tmp_path, "own", "devices=2", "accumulate=3")
+    assert two["world"] == 2
+    same(alone, two)
+    assert "distributed" not in two["said"]
 
 
 def test_a_run_goes_on_with_another_number_of_processes(
     tmp_path: Path, alone: dict[str, Any]
 ) -> None:
-    assert run(tmp_path, "epochs=1", launcher="own")["world"] == 2
-    more = run(tmp_path, "epochs=2")
+    assert run(tmp_path, "torchrun", "epochs=1")["world"] == 2
+    more = run_alone(tmp_path, "epochs=2")
     assert more["world"] == 1
     same(alone, more)
 

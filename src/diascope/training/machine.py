@@ -68,7 +68,8 @@ def make_fabric(config: TrainingConfig) -> Fabric:
         log.setLevel(logging.WARNING)  # they tell precision and ranks, which config.yaml does
     try:
         fabric = Fabric(**{key: value for key, value in settings.items() if key not in given})
-        fabric.launch()
+        if os.environ.get("LT_CLI_USED") != "1":  # `fabric run` has launched it
+            fabric.launch()
     finally:
         for log, level in zip(logs, levels, strict=True):
             log.setLevel(level)
