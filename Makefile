@@ -42,7 +42,8 @@ bench-attacks: $(VENV)/.installed-dev  ## our attacks beside the peers': STANDAR
 	$(BIN)/python -m benchmarks.strength --size 64 --images $(IMAGES) --attacks pgd-l2-7 curve autoattack $(AT_64)
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
-# Each line is a row or two of the table, in minutes on two cores; SEEDS= of the accuracies. On a
+# Each line is a row of the table, minutes on two cores; the accuracies take some minutes for each
+# of SEEDS=, which may be spread over several runs. On a
 # GPU (DEVICE=cuda) the PGD-7 step is timed at 224, too, and the whole trainings of CONFIGS=.
 SEEDS ?= 0 1 2 3 4
 CONFIGS ?= $(foreach name,standard pgd-l2,configs/$(if $(DATA),ham10000-128,phantom)-$(name).yaml)

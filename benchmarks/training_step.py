@@ -49,7 +49,7 @@ FGSM_EPS, MASKED, LAM = 0.03, 0.1, 1.0  # P3: eps of U[0.01, 0.05], k, lambda
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Time the rows asked for, append them to the results and print them."""
-    options = parser(__doc__ or "", pairs=12, models=False)
+    options = parser(__doc__ or "", pairs=8, models=False)
     add = options.add_argument
     add("--rows", nargs="+", choices=tuple(SIZES), default=["a", "b", "d", "f"])
     add("--size", type=int, help="pixels instead of the row's own")
