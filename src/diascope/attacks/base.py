@@ -19,6 +19,7 @@ from diascope.registry import Registry
 attacks = Registry("attack", "diascope.attacks")
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+Judge = Callable[[Tensor, Tensor, Tensor], Tensor]  # x_adv, x (n, C, H, W), labels -> broken (n,)
 
 
 @runtime_checkable
@@ -127,6 +128,17 @@ def verdict(
             real = xs.flatten(1).isfinite().all(1)
             parts.append(is_broken(logits, ys, targeted=targeted) & real)
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool, device=x.device)
+
+
+def judge_or_model(judge: Judge | None, model: nn.Module, *, targeted: bool) -> Judge:
+    """Return the judge, or without one the verdict of the model itself."""
+    if judge is not None:
+        return judge
+
+    def own(x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return verdict(model, x_adv, y, targeted=targeted, batch_size=max(1, len(x_adv)))
+
+    return own
 
 
 class NotFiniteWarning(UserWarning):
