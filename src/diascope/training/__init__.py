@@ -11,7 +11,7 @@ from diascope.training.config import (
     read_config,
 )
 from diascope.training.fit import fit
-from diascope.training.loop import Fit
+from diascope.training.outcome import Fit
 from diascope.training.progress import Progress, console_progress
 from diascope.training.recipe import train
 from diascope.training.run import Run, open_run

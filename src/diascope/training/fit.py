@@ -17,9 +17,10 @@ from diascope.training.batches import Batches, class_weight
 from diascope.training.compare import as_before, refuse_changes
 from diascope.training.config import TrainingConfig
 from diascope.training.epsilon import check_epsilon
-from diascope.training.loop import Fit, Loop
+from diascope.training.loop import Loop
 from diascope.training.machine import make_fabric, on_this_machine, synchronised
 from diascope.training.offline import Offline
+from diascope.training.outcome import Fit
 from diascope.training.overfitting import check_attack
 from diascope.training.progress import Progress
 from diascope.training.state import FolderStore, MemoryStore, Store

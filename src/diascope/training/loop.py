@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -27,58 +26,23 @@ from diascope.training.interrupt import Interrupt
 from diascope.training.meter import Clock, Meter, with_clock
 from diascope.training.modes import train_mode
 from diascope.training.offline import Offline
-from diascope.training.overfitting import (
-    CHECK_IMAGES,
-    catastrophic_overfitting,
-    robust_overfitting,
-)
+from diascope.training.outcome import Fit, Row, metrics_table
 from diascope.training.progress import Progress
 from diascope.training.schedule import Plateau, make_optimizer, multiplier
 from diascope.training.selection import Selection
 from diascope.training.state import State, Store
 from diascope.training.team import Team
 from diascope.training.validation import Validation
+from diascope.training.watch import Watch
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-Row = dict[str, float]
 GO_ON, SAVE, STOP = 0, 1, 2
-COLUMNS = (
-    "epoch",
-    "lr",
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_balanced_accuracy",
-    "val_adversarial_accuracy",
-    "val_check_accuracy",
-    "alarm",
-    "seconds",
-    "seconds_data",
-    "seconds_update",
-    "seconds_attack",
-    "seconds_validation",
-    "images_per_second",
-)
 
 
 class NotFiniteError(UserError):
     """The loss is no longer finite."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A finished training: the model with the chosen weights, in eval mode, on its device.
-
-    `epoch` (from 1) is the one whose weights were chosen; `metrics` has a row an epoch; `alarms`
-    say what went wrong on the way, a line a kind.
-    """
-
-    model: nn.Module
-    epoch: int
-    metrics: pd.DataFrame
-    alarms: tuple[str, ...] = ()
 
 
 class Loop:
@@ -118,7 +82,7 @@ class Loop:
         self.plateau = Plateau.of(config.schedule)
         self.selection = Selection(config.metric, config.patience, config.min_delta)
         self.epoch, self.step, self.rows = 0, 0, list[Row]()
-        self.alarms: dict[str, tuple[int, str]] = {}  # by kind: the epoch, from 1, and a line
+        self.watch = Watch(validation)
         self.bad = torch.full((), -1, device=fabric.device)  # the first step without a finite loss
         self._saved = self._checked = time.monotonic()
         self._stop = Interrupt()
@@ -238,7 +202,7 @@ class Loop:
         row: Row = {"epoch": self.epoch + 1, "lr": self._lr(self.step - 1), **judged, **meter.row()}
         row["seconds"] = meter.total + row["seconds_validation"]
         self.rows.append(row)
-        self._watch()
+        self.watch.look(self.rows, self.progress)
         if not math.isnan(row["val_loss"]):
             self.plateau.update(row["val_loss"])
         best = False
@@ -250,24 +214,7 @@ class Loop:
         self.epoch, self.step, self.clock.meter = self.epoch + 1, 0, Meter()
         self._save()
         self.progress.epoch(row, self.config.epochs, best, self._left())
-        self.store.write_metrics(metrics_table(self.rows, self.alarms))
-
-    def _watch(self) -> None:
-        """Say aloud, once a kind, where the metrics show that the training fails in silence."""
-        judge = self.validation
-        found = (
-            robust_overfitting(self.rows, max(1, judge.attacked)),
-            catastrophic_overfitting(
-                self.rows,
-                max(1, judge.attacked),
-                max(1, min(CHECK_IMAGES, judge.attacked)),
-                chance=judge.constant,
-            ),
-        )
-        for alarm in found:
-            if alarm is not None and alarm.kind not in self.alarms:
-                self.alarms[alarm.kind] = alarm.epoch, alarm.text
-                self.progress.note(f"epoch {alarm.epoch}: {alarm.text}")
+        self.store.write_metrics(metrics_table(self.rows, self.watch.alarms))
 
     def _finish(self) -> Fit:
         chosen = self.epoch - 1
@@ -279,9 +226,8 @@ class Loop:
             self.averaging.settle(self.inner)
         if self.offline is not None and self.team.first:
             self.offline.clear()
-        table = metrics_table(self.rows, self.alarms)
-        said = tuple(f"epoch {epoch}: {text}" for epoch, text in self.alarms.values())
-        return Fit(self.inner.eval(), chosen + 1, table, said)
+        table = metrics_table(self.rows, self.watch.alarms)
+        return Fit(self.inner.eval(), chosen + 1, table, self.watch.lines)
 
     def _lr(self, step: int) -> float:
         config, steps = self.config, len(self.batches)
@@ -339,7 +285,7 @@ class Loop:
             "plateau": asdict(self.plateau),
             "selection": asdict(self.selection),
             "rows": self.rows,
-            "alarms": self.alarms,
+            "alarms": self.watch.alarms,
         }
 
     def _restore(self, state: State) -> None:
@@ -352,16 +298,4 @@ class Loop:
         self.averaging.restore(state["averaging"], self.fabric.device)
         self.plateau = Plateau(**state["plateau"])
         self.selection = Selection(**state["selection"])
-        self.alarms = dict(state["alarms"])
-
-
-def metrics_table(
-    rows: list[Row], alarms: Mapping[str, tuple[int, str]] | None = None
-) -> pd.DataFrame:
-    """Return the table of `metrics.csv`, a row an epoch; alarms stand where they began."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"epoch": int})
-    table["alarm"] = ""
-    for kind, (epoch, _) in (alarms or {}).items():
-        others = table.loc[table.epoch == epoch, "alarm"]
-        table.loc[table.epoch == epoch, "alarm"] = others.where(others == "", others + "; ") + kind
-    return table
+        self.watch.alarms = dict(state["alarms"])

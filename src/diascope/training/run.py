@@ -26,8 +26,8 @@ from diascope.training.compare import as_before, refuse_changes
 from diascope.training.config import TrainConfig, read_config
 from diascope.training.fit import check_images, fit, settled
 from diascope.training.groups import freeze
-from diascope.training.loop import Fit
 from diascope.training.machine import make_fabric
+from diascope.training.outcome import Fit
 from diascope.training.progress import Progress
 from diascope.training.record import content_of, describe_run
 from diascope.training.state import METRICS, FolderStore
