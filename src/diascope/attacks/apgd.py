@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks.ascent import Ascent, Objective
-from diascope.attacks.base import attacks, check_images, is_broken, verdict, warn_if_not_finite
+from diascope.attacks.base import (
+    Judge,
+    attacks,
+    check_images,
+    is_broken,
+    judge_or_model,
+    warn_if_not_finite,
+)
 from diascope.attacks.losses import dlr_to, loss_of
 from diascope.attacks.threat import Norm, Threat
 from diascope.models.frozen import Arithmetic, FrozenModel, frozen
@@ -82,19 +89,21 @@ class APGD:
         y: Tensor,
         *,
         start: Tensor | None = None,
+        judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
     ) -> Tensor:
         """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
 
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
+        judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
         check_images(x)
         x, noise = x.detach(), Noise.of(x, generator, ids)
         if not len(x):
             return x.clone()
         with frozen(model, x, precision=self.precision) as net:
-            search = _Search(self, net, x, y)
+            search = _Search(self, net, x, y, judge)
             for target, begin in self._runs(search, start, noise):
                 search.run(target, begin)
             if net.precision == "bf16" and self.stop_early:
@@ -125,16 +134,19 @@ class _Search:
     falling logit, or None where the head has no classes to choose from.
     """
 
-    def __init__(self, attack: APGD, net: FrozenModel, x: Tensor, y: Tensor) -> None:
+    def __init__(
+        self, attack: APGD, net: FrozenModel, x: Tensor, y: Tensor, judge: Judge | None
+    ) -> None:
         self.attack, self.net, self.x, self.y = attack, net, x, y
-        self.threat = attack.threat
+        self.threat = attack.threat.on(x)
+        self.judge = judge_or_model(judge, net, targeted=attack.targeted)
         self.plain = loss_of(
             "dlr" if attack.loss == "dlr-targeted" else attack.loss, targeted=attack.targeted
         )
         with torch.no_grad():
             logits = net(x)
         self.x_adv, self.finite = x.clone(), logits.isfinite().all(1)
-        self.score, self.broken = self._judged(net, x, y, logits)
+        self.score, self.broken = self._judged(net, x, x, y, logits)
         self.ranking: Tensor | None = None
         if logits.shape[1] > 1 and not is_multilabel(logits, y) and not attack.targeted:
             others = logits.scatter(1, y.long()[:, None], -torch.inf)
@@ -146,6 +158,7 @@ class _Search:
             self.net,
             self._objective(target),
             self.threat,
+            self.judge,
             rho=self.attack.rho,
             targeted=self.attack.targeted,
             stop_early=self.attack.stop_early,
@@ -158,6 +171,7 @@ class _Search:
             exact,
             self._objective(None),
             self.threat,
+            self.judge,
             rho=self.attack.rho,
             targeted=self.attack.targeted,
             first_size=0.25,
@@ -181,7 +195,7 @@ class _Search:
         points, broken, finite = here(self.x[rows], y, goal, start[rows], steps)
         self.finite[rows] &= finite
         with torch.no_grad():
-            score, seen = self._judged(ascent.net, points, y)
+            score, seen = self._judged(ascent.net, points, self.x[rows], y)
         broken = broken | seen
         gains = (broken & ~self.broken[rows]) | (
             (broken == self.broken[rows]) & (score > self.score[rows])
@@ -191,13 +205,12 @@ class _Search:
         self.broken[better] = broken[gains]
 
     def _judged(
-        self, net: FrozenModel, x: Tensor, y: Tensor, logits: Tensor | None = None
+        self, net: FrozenModel, x_adv: Tensor, x: Tensor, y: Tensor, logits: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the score of each point and whether the model itself misclassifies it, (B,)."""
-        logits = net(x) if logits is None else logits
+        """Return the score of each point and whether it counts as broken, (B,) each."""
+        logits = net(x_adv) if logits is None else logits
         broken = is_broken(logits, y, targeted=self.attack.targeted)
         rows = broken.nonzero()[:, 0]
         if len(rows):
-            sure = verdict(net, x[rows], y[rows], targeted=self.attack.targeted)
-            broken = broken.index_put((rows,), sure)
+            broken = broken.index_put((rows,), self.judge(x_adv[rows], x[rows], y[rows]))
         return self.plain(logits, y).nan_to_num(nan=-torch.inf), broken

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diascope.attacks.ascent_rules import Halving, Sparse, State, choose
-from diascope.attacks.base import broken_and_finite, value_and_gradient, verdict
+from diascope.attacks.base import Judge, broken_and_finite, judge_or_model, value_and_gradient
 from diascope.attacks.threat import Threat
 from diascope.models.frozen import FrozenModel
 
@@ -29,13 +29,15 @@ class Outcome(NamedTuple):
 class Ascent:
     """The climb of a batch on a frozen model; costs `steps` + 1 forwards and `steps` backwards.
 
-    objective: what is climbed. stop_early: broken images leave, each confirmed in float32.
+    objective: what is climbed. judge: which misclassified points count (the model itself
+    without one). stop_early: images leave whose point does.
     first_size: the first step in eps (L-inf, L2). widen: begin outside the ball (L1).
     """
 
     net: FrozenModel
     objective: Objective
     threat: Threat
+    judge: Judge | None = None
     rho: float = 0.75
     targeted: bool = False
     stop_early: bool = True
@@ -121,7 +123,8 @@ class Ascent:
             if last or host or step % 4 == 3:
                 tried = s.hit.nonzero()[:, 0]
                 if len(tried):
-                    sure = verdict(self.net, s.found[tried], s.y[tried], targeted=self.targeted)
+                    judge = judge_or_model(self.judge, self.net, targeted=self.targeted)
+                    sure = judge(s.found[tried], s.x[tried], s.y[tried])
                     s.hit = torch.zeros_like(s.hit).index_put((tried,), sure)
                     points[s.rows[tried[sure]]] = s.found[tried[sure]]
                     broken[s.rows[tried[sure]]] = True

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from diascope.attacks.apgd import APGD
 from diascope.attacks.base import (
+    Judge,
     attacks,
     check_images,
-    verdict,
+    judge_or_model,
     warn_if_not_finite,
 )
 from diascope.attacks.fab import FAB
 from diascope.attacks.losses import loss_of
 from diascope.attacks.square import Square
 from diascope.attacks.threat import Norm, Threat
-from diascope.models.frozen import Arithmetic
+from diascope.models.frozen import Arithmetic, FrozenModel, frozen
 from diascope.models.modes import exactly
 from diascope.randomness import Noise, derive
 
@@ -102,33 +103,41 @@ class AutoAttack:
         x: Tensor,
         y: Tensor,
         *,
+        judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
     ) -> Tensor:
-        """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`."""
+        """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
+
+        judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
+        """
         check_images(x)
         x, noise = x.detach(), Noise.of(x, generator, ids)
         if not len(x):
             return x.clone()
-        x_adv, score = x.clone(), self._score(model, x, y)
-        warn_if_not_finite(model, score.isfinite())
-        standing = (~self._broken(model, x, y)).nonzero()[:, 0]
+        with frozen(model, x, precision=self.precision) as net:
+            return self._run(net, x, y, noise, judge)
+
+    def _run(
+        self, net: FrozenModel, x: Tensor, y: Tensor, noise: Noise, judge: Judge | None
+    ) -> Tensor:
+        counts = judge_or_model(judge, net, targeted=self.targeted)
+        x_adv, score, threat = x.clone(), self._score(net, x, y), self.threat.on(x)
+        warn_if_not_finite(net, score.isfinite())
+        standing = (~counts(x, x, y)).nonzero()[:, 0]
         for place, stage in enumerate(self.stages):
             if not len(standing):
                 break
-            xs, ys, threat = x[standing], y[standing], self.threat.take(standing)
+            xs, ys = x[standing], y[standing]
             seeded = torch.Generator().manual_seed(derive(noise.seed, place))
-            attack = replace(stage, eps=threat.eps)
-            found = attack(model, xs, ys, generator=seeded, ids=noise.ids[standing])
-            broken, value = self._broken(model, found, ys), self._score(model, found, ys)
+            attack = replace(stage, eps=threat.take(standing).eps)
+            found = attack(net, xs, ys, judge=judge, generator=seeded, ids=noise.ids[standing])
+            broken, value = counts(found, xs, ys), self._score(net, found, ys)
             better = broken | (value > score[standing])
             rows = standing[better]
             x_adv[rows], score[rows] = found[better], value[better]
             standing = standing[~broken]
         return x_adv
-
-    def _broken(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return verdict(model, x, y, targeted=self.targeted)
 
     @torch.no_grad()
     def _score(self, model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 64) -> Tensor:

@@ -85,9 +85,11 @@ def robustness_curve(
     refine: steps of bisection between the largest epsilon that an image withstood and the
     smallest that broke it; `accuracy` stays as it is.
     transfer_to: another model, which the examples made on `model` must break; it alone decides.
+    Gradient attacks make one example an image for it; FAB, Square and AutoAttack ask it of each
+    find, and search on until one breaks it.
     rounding: examples count only if they still break the model at 8 bits a channel
-    (`Threat.round`); ValueError if the images are not at 8 bits. For this and for transfer take an
-    attack that climbs to the end: FAB, Square and AutoAttack stop at their first find.
+    (`Threat.round`), and every attack but BoundaryAttack searches on until one does; ValueError if
+    the images are not at 8 bits.
     checkpoint: a file to which the finished images' results are written after each chunk. A call
     with the same inputs takes them from there; one with others (model, images, labels, ids, seed,
     attack, epsilons, options; not the sizes of batch and chunk) is refused with a `UserError`.

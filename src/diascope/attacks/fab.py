@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks.base import (
+    Judge,
     attacks,
     broken_and_finite,
     check_images,
     is_broken,
+    judge_or_model,
     value_and_gradient,
-    verdict,
     warn_if_not_finite,
 )
 from diascope.attacks.hyperplane import Hyperplane
@@ -87,11 +88,16 @@ class FAB:
         x: Tensor,
         y: Tensor,
         *,
+        judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
     ) -> Tensor:
-        """Return the nearest misclassified images within eps, or x where there is none."""
-        found, distance = self._search(model, x, y, generator, ids, stop=self.stop_below_eps)
+        """Return the nearest misclassified images within eps, or x where there is none.
+
+        judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
+        """
+        stop = self.stop_below_eps
+        found, distance = self._search(model, x, y, generator, ids, stop=stop, judge=judge)
         within = distance <= self._limit(x)
         return torch.where(within.view(-1, 1, 1, 1), found, x.detach())
 
@@ -120,6 +126,7 @@ class FAB:
         ids: Tensor | None,
         *,
         stop: bool,
+        judge: Judge | None = None,
     ) -> tuple[Tensor, Tensor]:
         check_images(x)
         x, noise = x.detach().contiguous(), Noise.of(x, generator, ids)
@@ -135,10 +142,10 @@ class FAB:
             exact = net
             if net.precision == "bf16":
                 exact = stack.enter_context(frozen(net.original, x, precision="float32"))
-            walk = _Walk(self, net, exact)
+            walk = _Walk(self, net, exact, judge)
             logits = exact(x)
             finite = logits.isfinite().all(1)
-            distance[verdict(net, x, y, targeted=self.targeted, batch_size=len(x))] = 0
+            distance[walk.judge(x, x, y)] = 0
             rivals = self._rivals(logits.nan_to_num(), y)
             for run in range(self.restarts * len(rivals)):
                 rows = (distance > enough).nonzero()[:, 0]
@@ -203,8 +210,12 @@ class _State:
 class _Walk:
     """Runs along the decision boundary: `net` for the gradients, `exact` in float32."""
 
-    def __init__(self, attack: FAB, net: FrozenModel, exact: FrozenModel) -> None:
+    def __init__(
+        self, attack: FAB, net: FrozenModel, exact: FrozenModel, judge: Judge | None
+    ) -> None:
         self.attack, self.net, self.exact = attack, net, exact
+        self.strict = judge is not None
+        self.judge = judge_or_model(judge, net, targeted=attack.targeted)
         self.threat = Threat(attack.norm, 0.0)
         self.margin = loss_of("margin", targeted=attack.targeted)
         self.switch = attack.steps - math.ceil(attack.steps / 10) if net is not exact else -1
@@ -285,10 +296,22 @@ class _Walk:
         seldom = state.x.device.type != "cpu"  # there each new batch size is slow at first
         if len(rows) < (len(found) / 8 if seldom else 1):
             return None
-        sure = self._verdict(state.best[rows], state.y[rows])
+        sure = self.judge(state.best[rows], state.x[rows], state.y[rows])
         found[rows] = sure
         state.length[rows[~sure]] = torch.inf
+        if self.strict:
+            found[self._further(state, rows[~sure])] = True
         return found
+
+    def _further(self, state: _State, rows: Tensor) -> Tensor:
+        """Try finds that do not count as far out as they may be; return which then do, (n,)."""
+        x, away = state.x[rows], state.best[rows] - state.x[rows]
+        reach = (1 - 1e-6) * state.enough[rows] / self.threat.size(away).clamp_min(1e-30)
+        trial = (x + reach.view(-1, 1, 1, 1) * away).clamp(*Threat.bounds)
+        sure = self.judge(trial, x, state.y[rows])
+        rows, trial, x = rows[sure], trial[sure], x[sure]
+        state.best[rows], state.length[rows] = trial, self.threat.size(trial - x)
+        return rows
 
     def _confirm(self, state: _State) -> None:
         """Ask the model itself; push finds further out that it does not confirm, or drop them."""
@@ -298,7 +321,7 @@ class _Walk:
             if not len(rows):
                 return
             trial = (x + push * (image - x)).clamp(*Threat.bounds) if push > 1 else image
-            sure = self._verdict(trial, state.y[rows])
+            sure = self.judge(trial, x, state.y[rows])
             state.best[rows[sure]] = trial[sure]
             state.length[rows[sure]] = self.threat.size(trial[sure] - x[sure])
             rows, image, x = rows[~sure], image[~sure], x[~sure]
@@ -322,14 +345,9 @@ class _Walk:
             broken = is_broken(logits, y, targeted=self.attack.targeted)
             outer, high = torch.where(broken, share, outer), torch.where(broken, value, high)
             inner, low = torch.where(broken, inner, share), torch.where(broken, low, value)
-        sure = self._verdict(at(outer), y)
+        sure = self.judge(at(outer), x, y)
         best = torch.where(sure.view(-1, 1, 1, 1), at(outer), best)
         return best, self.threat.size(best - x)
-
-    def _verdict(self, x_adv: Tensor, y: Tensor) -> Tensor:
-        return verdict(
-            self.exact, x_adv, y, targeted=self.attack.targeted, batch_size=max(1, len(x_adv))
-        )
 
 
 def _between(x: Tensor, best: Tensor, share: Tensor) -> Tensor:

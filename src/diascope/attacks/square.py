@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from diascope.attacks import windows
 from diascope.attacks.base import (
+    Judge,
     attacks,
     broken_and_finite,
     check_images,
-    verdict,
+    judge_or_model,
     warn_if_not_finite,
 )
 from diascope.attacks.losses import Loss, loss_of
@@ -79,11 +80,15 @@ class Square:
         x: Tensor,
         y: Tensor,
         *,
+        judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
     ) -> Tensor:
-        """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`."""
-        return self.run(model, x, y, generator=generator, ids=ids).x_adv
+        """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
+
+        judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
+        """
+        return self.run(model, x, y, judge=judge, generator=generator, ids=ids).x_adv
 
     @torch.no_grad()
     def run(
@@ -92,6 +97,7 @@ class Square:
         x: Tensor,
         y: Tensor,
         *,
+        judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
     ) -> SquareResult:
@@ -105,14 +111,16 @@ class Square:
             return SquareResult(x_adv, queries, broken)
         value = x.new_full((len(x),), -torch.inf)
         finite = torch.ones_like(broken)
-        threat = Threat(self.norm, self.eps)
+        threat = Threat(self.norm, self.eps).on(x)
         with frozen(model, x, precision="float32") as net:
-            broken |= verdict(net, x, y, targeted=self.targeted, batch_size=len(x))
+            counts = judge_or_model(judge, net, targeted=self.targeted)
+            broken |= counts(x, x, y)
             for restart in range(self.restarts):
                 rows = (~broken).nonzero()[:, 0]
                 if not len(rows):
                     break
-                search = _Search(self, net, noise.take(rows), restart)
+                search = _Search(self, net, noise.take(rows), restart, counts)
+                search.often = judge is not None or x.device.type == "cpu"
                 found = search(windows.moves(x[rows], threat.take(rows)), y[rows])
                 better = found.broken | (found.value > value[rows])
                 kept = rows[better]
@@ -132,7 +140,8 @@ class _State:
     y: Tensor
     at: Tensor
     value: Tensor  # (B,) the loss there
-    broken: Tensor
+    hit: Tensor  # (B,) whether the model is fooled there
+    broken: Tensor  # whether that counts
     queries: Tensor
     finite: Tensor
 
@@ -150,8 +159,11 @@ class _State:
 class _Search:
     """One restart of the attack on a frozen model."""
 
-    def __init__(self, attack: Square, net: FrozenModel, noise: Noise, restart: int) -> None:
-        self.attack, self.net, self.noise = attack, net, noise
+    def __init__(
+        self, attack: Square, net: FrozenModel, noise: Noise, restart: int, judge: Judge
+    ) -> None:
+        self.attack, self.net, self.noise, self.judge = attack, net, noise, judge
+        self.often = True  # whether broken images are looked for at every query
         self.stream = restart << 20
         self.loss = loss_of(attack.loss, targeted=attack.targeted)
 
@@ -169,7 +181,7 @@ class _Search:
                     u = noise.uniform((_BLOCK, moves.count), self.stream + 1 + block)
                 area = windows.share(query, attack.queries, attack.p_init)
                 self._try(state, *moves.change(state.at, u[:, slot], area), query)
-            gone = self._leaving(state, query)
+            gone = self._leaving(state, moves, query)
             if gone is None:
                 continue
             out.put(state.take(gone))
@@ -188,6 +200,7 @@ class _Search:
             y=y,
             at=moves.x.clone(),
             value=moves.x.new_full((count,), -torch.inf),
+            hit=torch.zeros(count, dtype=torch.bool, device=y.device),
             broken=torch.zeros(count, dtype=torch.bool, device=y.device),
             queries=torch.zeros(count, dtype=torch.int64, device=y.device),
             finite=torch.ones(count, dtype=torch.bool, device=y.device),
@@ -210,28 +223,27 @@ class _Search:
         logits = self.net(point.permute(0, 3, 1, 2))
         value = self.loss(logits, state.y).to(state.value.dtype).nan_to_num(nan=-torch.inf)
         broken, finite = broken_and_finite(logits, state.y, targeted=self.attack.targeted)
-        better = (broken | (value > state.value)) & ~state.broken
+        higher = (broken & ~state.hit) | ((broken == state.hit) & (value > state.value))
+        better = higher & ~state.broken
         state.value = torch.where(better, value, state.value)
         state.queries = torch.where(state.broken, state.queries, query)
         state.finite = state.finite & finite
-        state.broken = state.broken | broken
+        state.hit = state.hit | (better & broken)
+        state.broken = state.broken | (better & broken)
         return better
 
-    def _leaving(self, state: _State, query: int) -> Tensor | None:
-        """Return which images leave now, broken by the model itself, or None if none do.
+    def _leaving(self, state: _State, moves: Moves, query: int) -> Tensor | None:
+        """Return which images leave now, broken beyond doubt, or None if none do.
 
         On a GPU each look waits and each new batch size is slow at first: seldom, and many at once.
         """
-        last = query == self.attack.queries
-        host = state.y.device.type == "cpu"
-        if not (host or last or query % 10 == 0):
+        always = self.often or query == self.attack.queries
+        if not (always or query % 10 == 0):
             return None
         rows = state.broken.nonzero()[:, 0]
-        if not len(rows) or not (host or last or len(rows) >= len(state.y) / 8):
+        if not len(rows) or not (always or len(rows) >= len(state.y) / 8):
             return None
-        point = state.at[rows].permute(0, 3, 1, 2)
-        sure = verdict(
-            self.net, point, state.y[rows], targeted=self.attack.targeted, batch_size=len(rows)
-        )
+        point, x = (images[rows].permute(0, 3, 1, 2) for images in (state.at, moves.x))
+        sure = self.judge(point, x, state.y[rows])
         state.broken[rows] = sure
         return rows[sure] if bool(sure.any()) else None

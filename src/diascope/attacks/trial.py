@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ class Trial:
     """An attack on a frozen model, and how its examples are judged.
 
     net: what is attacked. judge: whose verdict counts, in float32. climb: a point that is given
-    is also one more start of the attack. rounding: examples are judged at 8 bits. seeded: makes
+    is also one more start of the attack. rounding: examples are judged at 8 bits. strict: the
+    attack asks this verdict of each of its finds, and goes on where it is denied. seeded: makes
     the generator with which every call of the attack begins, so that an image meets the noise
     that the attack alone would give it.
     """
@@ -50,6 +51,7 @@ class Trial:
     rounding: bool
     seeded: Callable[[], torch.Generator]
     device: torch.device
+    strict: bool = False
     warned: list[bool] = field(default_factory=list)
 
     @property
@@ -118,7 +120,9 @@ class Trial:
         self, x: Tensor, y: Tensor, ids: Tensor, eps: float | Tensor, start: Tensor | None
     ) -> Tensor:
         """Return the attack's points; its warnings of logits not finite are kept for one."""
-        more = {} if start is None else {"start": start}
+        more: dict[str, Any] = {} if start is None else {"start": start}
+        if self.strict:
+            more["judge"] = self.breaks
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", NotFiniteWarning)
             call = at_eps(self.attack, eps)
@@ -164,17 +168,23 @@ def trial(
 ) -> Iterator[Trial]:
     """Freeze `model` once for many calls of `attack` on images like `x` (N, C, H, W).
 
-    The attack stops early where it can and its own verdict is the one that counts: not where
-    another model judges, nor where the examples are rounded first. The generator's state is kept
-    as it is now. Raises ValueError for warm="climb" and an attack that takes no start.
+    The attack stops early where it can. Where examples are rounded first, or another model
+    judges, an attack that takes a judge asks it of its finds, and only those that it confirms
+    count; but one that can climb to the end without looking (`stop_early`) makes one example an
+    image for another model, as transfer is usually measured. The generator's state is kept as it
+    is now.
+    Raises ValueError for warm="climb" and an attack that takes no start.
     """
-    if warm == "climb" and "start" not in inspect.signature(type(attack).__call__).parameters:
+    takes = inspect.signature(type(attack).__call__).parameters
+    if warm == "climb" and "start" not in takes:
         raise ValueError(f"warm='climb': {type(attack).__name__} takes no start; use 'verdict'")
     if warm not in ("verdict", "climb", None):
         raise ValueError(f"warm='{warm}': one of verdict, climb, None")
-    own = transfer_to is None and not rounding
-    if any(f.name == "stop_early" for f in fields(attack)):  # type: ignore[arg-type]
-        attack = replace(attack, stop_early=own)  # type: ignore[type-var]
+    climbs = any(f.name == "stop_early" for f in fields(attack))  # type: ignore[arg-type]
+    own, blind = transfer_to is None and not rounding, climbs and transfer_to is not None
+    strict = "judge" in takes and not own and not blind
+    if climbs:
+        attack = replace(attack, stop_early=own or strict)  # type: ignore[type-var]
     first = next(unwrapped(model).parameters(), x)
     sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
     precision: Arithmetic = getattr(attack, "precision", "float32")
@@ -186,6 +196,7 @@ def trial(
             batch_size=batch_size,
             climb=warm == "climb",
             rounding=rounding,
+            strict=strict,
             seeded=_repeating(generator),
             device=first.device,
         )
