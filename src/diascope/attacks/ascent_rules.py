@@ -170,4 +170,6 @@ def choose(where: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _column(eps: float | Tensor, x: Tensor) -> Tensor:
-    return torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
+    if isinstance(eps, Tensor):
+        return eps.to(x).expand(len(x)).reshape(-1, 1, 1, 1)
+    return x.new_full((len(x), 1, 1, 1), eps)

@@ -78,8 +78,13 @@ def frozen(
     sample: one or more of the images (B, C, H, W) to come, for a look at how the model runs.
     precision: "bf16" or "float32" for the gradients; "auto" takes bf16 where the hardware gains
     from it (a float64 model stays in float64). compile: run through `torch.compile`, with CUDA
-    graphs on a GPU; it takes minutes to warm up. On NVIDIA GPUs TF32 and cuDNN's search for the
-    fastest kernel are on inside, and given back after.
+    graphs on a GPU; it takes minutes to warm up.
+
+    On NVIDIA GPUs TF32 and cuDNN's search for the fastest kernel are on inside, and given back
+    after: there "float32" multiplies with 10 bits of mantissa and adds in float32, so that a
+    change of a pixel by less than 1/2048 of its value may not reach the first layer. That is good
+    enough for a gradient and for a query that is confirmed later. No verdict is taken so:
+    `exactly` asks the model itself in full float32.
 
     The model itself is not touched: what is run is a copy of its structure that shares every
     tensor it does not change. A model that cannot be copied is run as it is, in eval mode, its
