@@ -240,3 +240,12 @@ def test_logits_that_are_not_finite_are_told():
 def test_refuses_nonsense(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         FAB(**settings)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_is_not_held_on_the_boundary_by_rounding(norm):
+    model, x = small_net(), images(64)  # the logits hardly change with the image
+    target = (model(x).argmax(1) + 1) % 3
+    attack = FAB(norm=norm, eps=None, steps=20, targeted=True)
+    x_adv = attack(model, x, target, generator=torch.Generator().manual_seed(0))
+    assert verdict(model, x_adv, target, targeted=True).all()

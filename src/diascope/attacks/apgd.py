@@ -15,6 +15,7 @@ from diascope.attacks.base import (
     Judge,
     attacks,
     check_images,
+    check_labels,
     is_broken,
     judge_or_model,
     warn_if_not_finite,
@@ -98,11 +99,12 @@ class APGD:
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
-        check_images(x)
+        check_images(x, model)
         x, noise = x.detach(), Noise.of(x, generator, ids)
         if not len(x):
             return x.clone()
         with frozen(model, x, precision=self.precision) as net:
+            check_labels(net, x, y)
             search = _Search(self, net, x, y, judge)
             for target, begin in self._runs(search, start, noise):
                 search.run(target, begin)

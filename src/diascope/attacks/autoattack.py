@@ -13,6 +13,7 @@ from diascope.attacks.base import (
     Judge,
     attacks,
     check_images,
+    check_labels,
     judge_or_model,
     warn_if_not_finite,
 )
@@ -111,11 +112,12 @@ class AutoAttack:
 
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
-        check_images(x)
+        check_images(x, model)
         x, noise = x.detach(), Noise.of(x, generator, ids)
         if not len(x):
             return x.clone()
         with frozen(model, x, precision=self.precision) as net:
+            check_labels(net, x, y)
             return self._run(net, x, y, noise, judge)
 
     def _run(

@@ -173,8 +173,11 @@ def warn_if_not_finite(net: FrozenModel | nn.Module, finite: Tensor) -> None:
         )
 
 
-def check_images(x: Tensor) -> None:
-    """Raise ValueError unless x is (B, C, H, W), floating point, within [0, 1]."""
+def check_images(x: Tensor, model: nn.Module | None = None) -> None:
+    """Raise ValueError unless x is (B, C, H, W), floating point, within [0, 1].
+
+    And of the kind of number that `model`, if given, takes: asked of it where its weights differ.
+    """
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images must be float (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
     if x.numel():
@@ -184,3 +187,49 @@ def check_images(x: Tensor) -> None:
                 f"images must lie in [0, 1]; these run from {low:.3g} to {high:.3g}. "
                 "Put the normalisation into the model and divide 8-bit pixels by 255"
             )
+    weight = next((p for p in model.parameters() if p.is_floating_point()), x) if model else x
+    if model is not None and x.dtype != weight.dtype and len(x):
+        try:
+            with torch.no_grad(), exactly(model) as inner:
+                inner(x[:1])
+        except RuntimeError as error:
+            raise ValueError(
+                f"the images are {x.dtype} and the model's weights {weight.dtype}: "
+                "convert one to the kind of the other"
+            ) from error
+
+
+def check_labels(net: FrozenModel, x: Tensor, y: Tensor) -> None:
+    """Raise ValueError unless y are labels of the images x (B, C, H, W) that `net` can tell apart.
+
+    (B,) from 0 to K - 1 (to 1 with a single logit), or for several labels (B, K) from 0 to 1.
+    """
+    if y.ndim not in (1, 2) or len(y) != len(x):
+        raise ValueError(
+            f"labels of shape {tuple(y.shape)} for {len(x)} images: (B,) classes are needed, "
+            "or (B, K) for several labels"
+        )
+    if not len(x):
+        return
+    low, high = torch.stack(torch.aminmax(y.double())).tolist()
+    count = net.outputs
+    if _fits(y, low, high, count):
+        return
+    with torch.no_grad(), exactly(net) as inner:  # the head may be another since it was looked at
+        device = next((p.device for p in inner.parameters()), x.device)
+        count = int(inner(x[:1].to(device)).shape[-1])
+    if not _fits(y, low, high, count):
+        wanted = f"(B, {count}) from 0 to 1" if y.ndim == 2 else f"from 0 to {max(count, 2) - 1}"
+        raise ValueError(
+            f"labels of shape {tuple(y.shape)} run from {low:g} to {high:g}; for this model of "
+            f"{count} output{'s' if count > 1 else ''} they must be {wanted}"
+        )
+
+
+def _fits(y: Tensor, low: float, high: float, outputs: int) -> bool:
+    """Tell whether labels fit a head of so many outputs; with 0 the number is not known."""
+    if not low >= 0:
+        return False
+    if y.ndim == 2:
+        return high <= 1 and outputs in (0, y.shape[1])
+    return not outputs or high < max(outputs, 2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diascope.attacks.base import attacks, check_images, verdict, warn_if_not_finite
+from diascope.attacks.base import attacks, check_images, check_labels, verdict, warn_if_not_finite
 from diascope.attacks.starting_points import Oracle, find_starts
 from diascope.attacks.threat import NORMS, Norm, Threat
 from diascope.models.frozen import frozen
@@ -130,7 +130,7 @@ class BoundaryAttack:
         start: (B, C, H, W), points to begin at, kept where they are misclassified. others:
         (M, C, H, W), images of which each x tries a few as its start.
         """
-        check_images(x)
+        check_images(x, model)
         x, noise = x.detach().contiguous(), Noise.of(x, generator, ids)
         distance = x.new_full((len(x),), torch.inf)
         if not len(x):
@@ -141,6 +141,7 @@ class BoundaryAttack:
                 torch.empty_like(noise.ids, dtype=torch.bool),
             )
         with frozen(model, x, precision="float32") as net:
+            check_labels(net, x, y)
             oracle = Oracle(net, y, self.targeted)
             clean = oracle.original(x)
             limit = self.queries - len(_PUSHES)

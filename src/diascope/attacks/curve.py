@@ -116,6 +116,7 @@ def robustness_curve(
         transfer_to=transfer_to,
         rounding=rounding,
     ) as run:
+        run.check(x, y)
         noise = Noise.of(x, generator, ids)
         climb = _Climb(run, grid, warm is not None, refine, keep_x_adv, progress)
         path, inputs = None if checkpoint is None else Path(checkpoint), {}

@@ -15,6 +15,7 @@ from diascope.attacks.base import (
     attacks,
     broken_and_finite,
     check_images,
+    check_labels,
     is_broken,
     judge_or_model,
     value_and_gradient,
@@ -128,7 +129,7 @@ class FAB:
         stop: bool,
         judge: Judge | None = None,
     ) -> tuple[Tensor, Tensor]:
-        check_images(x)
+        check_images(x, model)
         x, noise = x.detach().contiguous(), Noise.of(x, generator, ids)
         best, distance = x.clone(), x.new_full((len(x),), torch.inf)
         if not len(x):
@@ -139,6 +140,7 @@ class FAB:
             enough = torch.where(limit.isfinite(), limit, enough)
         with ExitStack() as stack, torch.no_grad():
             net = stack.enter_context(frozen(model, x, precision=self.precision))
+            check_labels(net, x, y)
             exact = net
             if net.precision == "bf16":
                 exact = stack.enter_context(frozen(net.original, x, precision="float32"))
@@ -262,7 +264,7 @@ class _Walk:
         broken, finite = self._look(state, logits)
         broken = broken.view(-1, 1, 1, 1)
         base = torch.where(broken, x + attack.beta * (at - x), at)
-        boundary = Hyperplane(attack.norm, at, value, gradient)
+        boundary = Hyperplane(attack.norm, at, _crossing(value, logits), gradient, 4 * _ulp(x))
         own, home = boundary.steps_from(base, x)
         near, far = (self.threat.size(step) for step in (own, home))
         bias = (near / (near + far).clamp_min(1e-30)).clamp_max(attack.alpha_max)
@@ -348,6 +350,16 @@ class _Walk:
         sure = self.judge(at(outer), x, y)
         best = torch.where(sure.view(-1, 1, 1, 1), at(outer), best)
         return best, self.threat.size(best - x)
+
+
+def _ulp(x: Tensor) -> float:
+    return torch.finfo(x.dtype).eps
+
+
+def _crossing(value: Tensor, logits: Tensor) -> Tensor:
+    """Return the value (B,) or, nearer to the boundary, as much as the logits' rounding hides."""
+    hidden = 8 * _ulp(value) * logits.abs().amax(1).to(value.dtype).nan_to_num()
+    return torch.copysign(torch.maximum(value.abs(), hidden), value)
 
 
 def _between(x: Tensor, best: Tensor, share: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from diascope.attacks.base import (
     Judge,
     LossFunction,
     check_images,
+    check_labels,
     warn_if_no_gradient,
     warn_if_not_finite,
 )
@@ -115,13 +116,15 @@ class GradientAttack:
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
-        check_images(x)
+        check_images(x, model)
         x, noise = x.detach(), Noise.of(x, generator, ids)
         if not len(x):
             return x.clone()
         threat = self.threat.on(x)
         starts = [] if start is None else [threat.project(start.detach().to(x.dtype), x)]
         with frozen(model, x, precision=self.precision) as net:
+            if self.loss != "kl":
+                check_labels(net, x, y)
             for restart in range(self.restarts):
                 starts.append(self._start(threat, x, noise, restart))
             climb = Climb(self, net, self._loss(net, x), judge)

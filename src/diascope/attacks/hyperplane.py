@@ -17,10 +17,14 @@ _HALF = (Threat.bounds[1] - Threat.bounds[0]) / 2
 class Hyperplane:
     """Where a linear function is zero, one for each image.
 
-    The function is `value` (B,) at the images `at` (B, C, H, W) and has `gradient` there.
+    The function is `value` (B,) at the images `at` (B, C, H, W) and has `gradient` there. least:
+    where the value is so small that no pixel need move by more, it is taken to be that large: for a
+    change that rounding undoes would never cross the plane.
     """
 
-    def __init__(self, norm: Norm, at: Tensor, value: Tensor, gradient: Tensor) -> None:
+    def __init__(
+        self, norm: Norm, at: Tensor, value: Tensor, gradient: Tensor, least: float = 0.0
+    ) -> None:
         self.norm, self.at = norm, at.flatten(1)  # (B, n)
         slope = gradient.flatten(1)
         steepest = slope.abs().amax(1, keepdim=True).clamp_min(1e-30)
@@ -28,6 +32,9 @@ class Hyperplane:
         self.weight, self.sign = self.slope.abs(), self.slope.sign()
         self.gain = self.weight if norm == "l2" else self.sign.abs()
         self.rate = self.weight * self.gain
+        if least:
+            room = least * (1.0 if norm == "l1" else self.rate.sum(1, keepdim=True))
+            self.value = torch.copysign(self.value.abs().clamp_min(room), self.value)
         if norm == "l1":
             self.steep, self.order = self.weight.sort(dim=1, descending=True, stable=True)
 

@@ -44,6 +44,7 @@ def independent_accuracy(
         transfer_to=transfer_to,
         rounding=rounding,
     ) as run:
+        run.check(x, y)
         ids = Noise.of(x, generator, ids).ids
         for rows in chunks(torch.arange(len(x)), batch_size):
             xs, ys, numbers = (t[rows].to(run.device) for t in (x.detach(), y, ids))

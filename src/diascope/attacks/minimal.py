@@ -73,6 +73,7 @@ def minimal_search(
         transfer_to=transfer_to,
         rounding=rounding,
     ) as run:
+        run.check(x, y)
         numbers = Noise.of(x, generator, ids).ids
         tell = progress or (lambda count: None)
         parts = [

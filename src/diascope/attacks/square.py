@@ -13,6 +13,7 @@ from diascope.attacks.base import (
     attacks,
     broken_and_finite,
     check_images,
+    check_labels,
     judge_or_model,
     warn_if_not_finite,
 )
@@ -102,7 +103,7 @@ class Square:
         ids: Tensor | None = None,
     ) -> SquareResult:
         """Return the adversarial images, the queries spent on each, and which are broken."""
-        check_images(x)
+        check_images(x, model)
         x, noise = x.detach(), Noise.of(x, generator, ids)
         x_adv = x.clone(memory_format=torch.contiguous_format)
         queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -113,6 +114,7 @@ class Square:
         finite = torch.ones_like(broken)
         threat = Threat(self.norm, self.eps).on(x)
         with frozen(model, x, precision="float32") as net:
+            check_labels(net, x, y)
             counts = judge_or_model(judge, net, targeted=self.targeted)
             broken |= counts(x, x, y)
             for restart in range(self.restarts):

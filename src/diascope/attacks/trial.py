@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diascope.attacks.base import Attack, NotFiniteWarning, at_eps, verdict
+from diascope.attacks.base import Attack, NotFiniteWarning, at_eps, check_labels, verdict
 from diascope.attacks.threat import Threat
-from diascope.models.frozen import Arithmetic, frozen
+from diascope.models.frozen import Arithmetic, FrozenModel, frozen
 from diascope.models.modes import exactly, unwrapped
 
 Warm = Literal["verdict", "climb"] | None
@@ -43,7 +43,7 @@ class Trial:
     that the attack alone would give it.
     """
 
-    net: nn.Module
+    net: FrozenModel
     judge: nn.Module
     attack: Attack
     batch_size: int
@@ -62,6 +62,10 @@ class Trial:
     def threat(self, eps: float | Tensor) -> Threat:
         """Return the ball of the attack at another epsilon, a number or (B,)."""
         return Threat(self.attack.norm, eps)
+
+    def check(self, x: Tensor, y: Tensor) -> None:
+        """Raise ValueError unless y are labels of the images x (N, C, H, W); see `check_labels`."""
+        check_labels(self.net, x, y)
 
     def clean(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return which images are broken as they are, and whose logits are not finite, (B,) each.

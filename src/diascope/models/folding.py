@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,12 +24,14 @@ class Plan:
 
     pairs: (convolution, batch-norm) where the one's output is all of the other's input.
     stem: the convolution that takes in the image, or None. tiny: the convolutions of maps so
-    small that they are better written out, with the maps' height and width.
+    small that they are better written out, with the maps' height and width. outputs: how many
+    logits there were.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
     stem: str | None = None
     tiny: tuple[tuple[str, tuple[int, int]], ...] = ()
+    outputs: int = 0
 
     def fits(self, model: nn.Module) -> bool:
         """Tell whether `model` still has these modules."""
@@ -63,14 +65,14 @@ def folding_plan(model: nn.Module, sample: Tensor) -> Plan:
     watch = _Watch(trial)
     with torch.autocast(sample.device.type, enabled=False):
         before = watch.run(sample)
-        plan = watch.plan()
+        plan = replace(watch.plan(), outputs=before.shape[-1])
         if not plan.pairs and not plan.tiny:
             return plan
         fold(trial, plan)
         after = trial(sample)
     scale = before.abs().amax().clamp_min(1e-6)
     same = bool(((after - before).abs() <= 1e-3 * scale).all())
-    return plan if same else Plan(stem=plan.stem)
+    return plan if same else replace(plan, pairs=(), tiny=())
 
 
 def _stir(model: nn.Module) -> None:

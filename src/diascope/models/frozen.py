@@ -30,17 +30,29 @@ _PLANS: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
 class FrozenModel(nn.Module):
     """A model made ready for many gradients to its input; see `frozen`.
 
-    original: the model it stands for, untouched. precision: "float32" or "bf16". Called with
-    images (B, C, H, W) in [0, 1] it returns the logits (B, K), at least in float32.
+    original: the model it stands for, untouched. precision: "float32" or "bf16". outputs: K as it
+    was when the model was first frozen, 0 if that is not known. Called with images (B, C, H, W) in
+    [0, 1] it returns the logits (B, K), at least in float32.
     """
 
     def __init__(
-        self, original: nn.Module, body: Callable[[Tensor], Tensor], precision: Arithmetic
+        self,
+        original: nn.Module,
+        body: Callable[[Tensor], Tensor],
+        precision: Arithmetic,
+        outputs: int = 0,
     ) -> None:
         super().__init__()
         # past nn.Module's own bookkeeping: its modules and parameters are not this one's
-        self.__dict__.update(_frozen_from=original, _body=body, precision=precision)
+        self.__dict__.update(
+            _frozen_from=original, _body=body, precision=precision, _outputs=outputs
+        )
         self.eval()
+
+    @property
+    def outputs(self) -> int:
+        """How many logits there were when the model was first frozen; 0: not known."""
+        return self.__dict__["_outputs"]  # type: ignore[no-any-return]
 
     @property
     def original(self) -> nn.Module:
@@ -101,7 +113,8 @@ def frozen(
         if compile:
             mode = "reduce-overhead" if sample.device.type == "cuda" else "default"
             runner = torch.compile(body, mode=mode)
-        yield FrozenModel(inner, runner, chosen)
+        plan = _PLANS.get(inner)
+        yield FrozenModel(inner, runner, chosen, 0 if plan is None else plan.outputs)
 
 
 def _precision(model: nn.Module, sample: Tensor, asked: Arithmetic) -> Arithmetic:
