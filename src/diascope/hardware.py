@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from typing import Any, Literal
 
 import torch
 
 Precision = Literal["32-true", "bf16-mixed"]
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def gains_from_bf16(device: torch.device) -> bool:
@@ -27,6 +29,20 @@ def gains_from_bf16(device: torch.device) -> bool:
 def best_precision(device: torch.device) -> Precision:
     """Return the mixed precision that training on `device` gains from."""
     return "bf16-mixed" if gains_from_bf16(device) else "32-true"
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next tensors, where it is glibc.
+
+    By default it gives tensors above 32 MB back to the system, which then clears every page of
+    the next one: some 4% of the time of a PGD step of a ResNet-18 on 32 images of 128, one thread.
+    It holds for the whole process, whose peak of memory grows by some per cent.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def describe() -> dict[str, Any]:

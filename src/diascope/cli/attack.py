@@ -65,7 +65,9 @@ def attack(
     from diascope.audit.attacked import AttackOnFiles
     from diascope.cli.console import progress, say
     from diascope.errors import UserError
+    from diascope.hardware import keep_memory
 
+    keep_memory()
     given = {"norm": norm, "eps": eps, "steps": steps}
     files, assignments = _apart(images)
     built = _build(name, given, assignments, targeted=target is not None)

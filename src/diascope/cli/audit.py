@@ -99,8 +99,10 @@ def run(
     from diascope.cli.console import progress, say
     from diascope.data import open_data
     from diascope.errors import UserError
+    from diascope.hardware import keep_memory
     from diascope.report import write_report
 
+    keep_memory()
     settings.build_attack(), settings.build_explainer()
     subjects = open_subjects(models, classes=classes, size=size)
     dataset = open_data(data)

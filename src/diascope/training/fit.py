@@ -68,6 +68,8 @@ def fit(
         fabric.device,
     )
     team.check(batches)
+    if not team.alone and not getattr(objective, "joint", True):
+        raise UserError("objective.joint = false: several processes need one joint forward a step")
     validation = Validation(
         val,
         validation_attack(config, objective),
@@ -77,7 +79,7 @@ def fit(
         fabric.device,
         fabric.autocast,
         team,
-        check_attack(validation_attack(config, objective)),
+        check_attack(objective.attack) if config.validation.attack is None else None,
     )
     offline = Offline(config.offline, config.seed, folder, team) if config.offline else None
     model = synchronised(unwrapped(model), fabric).to(memory_format=torch.channels_last)

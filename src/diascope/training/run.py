@@ -120,6 +120,8 @@ def _train(config: TrainConfig, objective: Objective, folder: Path, progress: Pr
     record = describe_run({"train": train, "val": val}, splits.test, config.model.weights)
     _same_data(folder, record)
     model = _model(config, train.dataset.classes)
+    if config.model.weights and model.fresh:
+        progress.note(f"{config.model.weights}: left as drawn: {', '.join(model.fresh)}")
     if team.first:
         folder.mkdir(parents=True, exist_ok=True)
         if not begun(folder) or not (folder / CONFIG).exists():
