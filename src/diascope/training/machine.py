@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from diascope.errors import UserError
-from diascope.hardware import best_precision, keep_memory
+from diascope.hardware import best_precision
 from diascope.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -52,8 +52,6 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     """
     from lightning.fabric import Fabric
 
-    if config.device == "cpu":
-        keep_memory()
     several = int(config.devices) * int(config.nodes) > 1
     settings: dict[str, Any] = {
         "accelerator": config.device,
