@@ -49,7 +49,7 @@ SEEDS ?= 0 1 2 3 4
 CONFIGS ?= $(foreach name,standard pgd-l2,configs/$(if $(DATA),ham10000-128,phantom)-$(name).yaml)
 RUN_SET = $(if $(QUICK),,--set training.epochs=1 data.options.per_class=100)
 
-bench-training: $(VENV)/.installed-dev  ## our training beside the peers': DATA= [DEVICE=cuda] [QUICK=1]
+bench-training: $(VENV)/.installed-dev  ## our training beside the peers': DATA= [MNIST=] [SCHEMES=options] [DEVICE=cuda] [QUICK=1]
 	$(BIN)/python -m benchmarks.training_step --rows a $(FLAGS)
 	$(BIN)/python -m benchmarks.training_step --rows b $(FLAGS)
 	$(BIN)/python -m benchmarks.training_step --rows d $(FLAGS)
@@ -57,6 +57,7 @@ bench-training: $(VENV)/.installed-dev  ## our training beside the peers': DATA=
 	$(if $(filter cuda,$(DEVICE)),$(BIN)/python -m benchmarks.training_step --rows g $(FLAGS))
 	$(BIN)/python -m benchmarks.training_accuracy --seeds $(SEEDS) $(FLAGS)
 	$(BIN)/python -m benchmarks.training_run --config $(CONFIGS) $(if $(filter cuda,$(DEVICE)),,$(RUN_SET)) $(FLAGS)
+	$(if $(MNIST),$(BIN)/python -m benchmarks.schemes configs/p4/mnist*.yaml --data mnist:$(MNIST) $(SCHEMES))
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 clean:

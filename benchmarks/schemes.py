@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--epsilons", type=float, nargs="+", default=[0.1, 0.2, 0.25, 0.3])
     add("--auto-eps", type=float, default=0.2)
     args = options.parse_args(argv)
+    if args.quick:
+        args.images, args.auto_images, args.epsilons = 8, 0, args.epsilons[:1]
+        args.changes += ["training.epochs=1", "training.epoch_share=0.002"]
+        args.changes += ["training.validation.images=8", "model.options.width=0.05"]
     records = []
     for path in args.configs:
         for seed in args.seeds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmarks import (
     peers,
     pgd,
     record,
+    schemes,
     strength,
     table,
     timing,
@@ -28,6 +30,8 @@ from benchmarks import (
 
 from diascope.attacks import Threat
 from diascope.attacks.base import verdict
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def test_a_row_of_pgd_writes_a_whole_record(tmp_path, capsys):
@@ -245,3 +249,22 @@ def test_a_whole_training_tells_where_its_time_went(tmp_path, capsys):
     assert robust["data_share"] == parts["seconds_data"] / parts["seconds"]
     assert robust["seconds_run"] > parts["seconds"] * 0.99
     assert "ham10000-128-pgd-l2" in capsys.readouterr().out
+
+
+def test_schemes_train_each_configuration_once_and_print_a_line_each(tmp_path, shared_data, capsys):
+    configs = [str(CONFIGS / "p4" / f"{name}.yaml") for name in ("mnist", "mnist-asgt")]
+    words = [*configs, "--quick", "--data", f"mnist:{shared_data / 'mnist'}"]
+    words += ["--out", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    schemes.main(words)
+    first = record.read(tmp_path)
+    assert [found["scheme"] for found in first] == ["mnist", "mnist-asgt"]
+    for found in first:
+        assert found["images"] == 8
+        assert len(found["fgsm"]) == len(found["pgd"]) == 1
+        assert found["fgsm"][0] <= found["clean"] + 1e-9
+    out = capsys.readouterr().out
+    assert out.count("| mnist-asgt | 0 | ") == 1
+    schemes.main(words)
+    assert [found["seconds"] for found in record.read(tmp_path)[2:]] == [
+        found["seconds"] for found in first
+    ]
