@@ -7,6 +7,7 @@ from diascope.data.named import DATASETS
 from diascope.data.opening import open_data, open_dataset
 from diascope.data.pixels import Pixels
 from diascope.data.preprocess import Preprocess
+from diascope.data.regions import load_region
 from diascope.data.splits import Splits, split
 from diascope.data.verify import Problem, verify
 
@@ -21,6 +22,7 @@ __all__ = [
     "Reader",
     "Splits",
     "load_pixels",
+    "load_region",
     "open_data",
     "open_dataset",
     "split",

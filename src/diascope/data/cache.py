@@ -105,8 +105,8 @@ def _fingerprints(dataset: Dataset) -> list[str]:
     """Return what the pixels of each row depend on, as one short text a row."""
     stamp = dataset.reader.stamp
     return [
-        _digest(path, stamp(path), mask, stamp(mask) if mask else "")
-        for path, mask in zip(dataset.table["path"], dataset.table["mask"], strict=True)
+        _digest(path, stamp(path), mask, stamp(mask) if mask else "", *([boxes] if boxes else []))
+        for path, mask, boxes in dataset.entries
     ]
 
 
@@ -184,7 +184,7 @@ def _decode(
 ) -> bool:
     """Decode every row into `folder`; return whether any has a problem."""
     count = len(dataset)
-    any_mask = bool((dataset.table["mask"] != "").any())
+    any_mask = any(mask or boxes for _, mask, boxes in dataset.entries)
     images = _allocate(folder / "images.npy", (count, size, size, preprocess.channels))
     masks = _allocate(folder / "masks.npy", (count, size, size)) if any_mask else None
     has_mask = np.zeros(count, np.bool_)

@@ -55,7 +55,8 @@ class Dataset:
     Columns of `table` (text, "" where unknown): `path`; `label`, a class name; `group`, the
     patient or lesion, never divided by a split; `source`, the hospital or device; `split`, an
     official train, val or test; `mask`, the region's path; `boxes`, JSON [[x, y, w, h], ...]
-    in pixels of the image. Further columns are kept.
+    in pixels of the image, whose union is the region where there is no mask. Further columns are
+    kept.
     """
 
     name: str
@@ -113,10 +114,16 @@ class Dataset:
         return np.where(self.table.group == "", own, "group:" + self.table.group.astype(object))
 
     @cached_property
-    def entries(self) -> list[tuple[str, str]]:
-        """The path and the mask of each image, for readers: far faster than rows of the table."""
-        paths, masks = (self.table[column].astype(str).tolist() for column in ("path", "mask"))
-        return list(zip(paths, masks, strict=True))
+    def entries(self) -> list[tuple[str, str, str]]:
+        """The path, mask and boxes of each image; far faster to look up than rows of the table.
+
+        Boxes are "" where a mask takes their place.
+        """
+        paths, masks, boxes = (
+            self.table[column].astype(str).tolist() for column in ("path", "mask", "boxes")
+        )
+        boxes = ["" if mask else box for mask, box in zip(masks, boxes, strict=True)]
+        return list(zip(paths, masks, boxes, strict=True))
 
     @property
     def counts(self) -> dict[str, int]:

@@ -47,8 +47,9 @@ class Pixels:
     """The pixels of every image of `dataset`, row by row.
 
     `images` (N, H, W, C) uint8 and `masks` (N, H, W) uint8 of 0 and 1 stay on disk where they
-    are memory-mapped; `masks` is None where no image has one, and `has_mask` (N,) bool says
-    which have. `skipped` are the problems of the images that were left out.
+    are memory-mapped; `masks` are the regions, of masks or boxes; None where no image has one, and
+    `has_mask` (N,) bool says which have. `skipped` are the problems of the images that were left
+    out.
     """
 
     dataset: Dataset
@@ -85,7 +86,7 @@ class Pixels:
         return torch.from_numpy(self.dataset.labels[self._rows(rows)]).to(device)
 
     def m(self, rows: Any = slice(None), device: str | torch.device = "cpu") -> Tensor:
-        """Return masks (B, H, W), bool; nothing is inside where an image has no mask."""
+        """Return regions (B, H, W), bool; nothing is inside where an image has none."""
         rows = self._rows(rows)
         if self.masks is None:
             return torch.zeros(len(rows), *self.images.shape[1:3], dtype=torch.bool, device=device)

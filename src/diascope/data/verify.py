@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from diascope.data.boxes import box_region
 from diascope.data.dataset import Dataset, ReadError
 from diascope.errors import UserError, nearest
 
@@ -32,7 +33,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row as read: the image (H, W, C), its mask (H, W), and what is wrong with them."""
+    """One row as read: the image (H, W, C), its region (H, W), and what is wrong with them."""
 
     image: NDArray[np.uint8] | None
     mask: NDArray[np.bool_] | None
@@ -45,7 +46,8 @@ def verify(
     """Return every problem of `dataset`, in the order of its rows.
 
     An image or mask that is missing, unreadable, truncated, too large or of another size than
-    declared; a mask of another size than its image; a label that is no class.
+    declared; a mask of another size than its image; boxes that are none, or lie outside their
+    image; a label that is no class.
     """
 
     def check(row: int) -> list[Problem]:
@@ -67,8 +69,11 @@ def refusal(dataset: Dataset, problems: Sequence[Problem], images: int) -> UserE
 
 
 def read_row(dataset: Dataset, row: int) -> Row:
-    """Return the pixels of row number `row`; its problems are listed, none is raised."""
-    path, mask_path = dataset.entries[row]
+    """Return the pixels of row number `row`; its problems are listed, none is raised.
+
+    The region is the mask; without one, the union of the boxes; without those, None.
+    """
+    path, mask_path, boxes = dataset.entries[row]
     problems = []
     image, mask = None, None
     try:
@@ -76,7 +81,11 @@ def read_row(dataset: Dataset, row: int) -> Row:
     except ReadError as error:
         problems.append(Problem(error.path, error.reason))
     try:
-        mask = dataset.reader.mask(mask_path) if mask_path else None
+        if mask_path:
+            mask = dataset.reader.mask(mask_path)
+        elif boxes and image is not None:
+            height, width = image.shape[:2]
+            mask = box_region(boxes, height, width, path)
     except ReadError as error:
         problems.append(Problem(error.path, error.reason))
     if image is not None and mask is not None and image.shape[:2] != mask.shape:

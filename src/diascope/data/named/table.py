@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from diascope.data.boxes import SUFFIXES, boxes_of
 from diascope.data.dataset import COLUMNS, Dataset
 from diascope.data.named import DATASETS
 from diascope.data.readers import FileReader, parse_size, read_table
@@ -31,10 +32,11 @@ def open_table(
 
     Each of `path`, `label`, `group`, `source`, `split`, `mask` and `boxes` is the name of a
     column, or a template such as "images.zip!{image_id}.jpg"; the optional ones are taken
-    from a column of their own name where the table has one. Paths are relative to `images`,
-    by default the table's folder. `labels` are the classes, by default all that occur.
-    `image_size` is "WxH" or "any". Further columns are kept. Raises `UserError` for a missing
-    file or column.
+    from a column of their own name where the table has one. `boxes` may also be a CSV or Parquet
+    file beside the table with a row a box: columns x, y, w, h and one that names the image as a
+    column of the table does. Paths are relative to `images`, by default the table's folder.
+    `labels` are the classes, by default all that occur. `image_size` is "WxH" or "any". Further
+    columns are kept. Raises `UserError` for a missing file or column.
     """
     if root is None:
         raise UserError("table: no file is given: write table:FILE.csv")
@@ -42,7 +44,9 @@ def open_table(
     named = dict(zip(COLUMNS, (path, label, group, source, split, mask, boxes), strict=True))
     columns = {str(column): list(table[column]) for column in table if column not in COLUMNS}
     for column, source_of in named.items():
-        if source_of or column in table:
+        if column == "boxes" and source_of not in table and Path(source_of).suffix in SUFFIXES:
+            columns[column] = boxes_of(table, root.parent / source_of)
+        elif source_of or column in table:
             columns[column] = _column(table, source_of or column, column, root)
     classes = labels or sorted(set(columns["label"]) - {""})
     if len(table) and not classes:

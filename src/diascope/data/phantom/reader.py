@@ -24,6 +24,7 @@ from diascope.data.phantom.generate import (
 from diascope.data.phantom.optics import HOSPITALS
 from diascope.data.phantom.traits import CLASSES
 
+REGIONS = ("hair", "shortcut")  # beside the mask
 KEPT_BYTES = 1 << 27
 _KEPT: OrderedDict[tuple[PhantomSettings, int], Phantom] = OrderedDict()
 _LOCK = threading.Lock()
@@ -31,7 +32,11 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class PhantomReader:
-    """Serves generated images and regions by paths such as "a/000012"; keeps the last drawn."""
+    """Serves generated images by paths such as "a/000012"; keeps the last drawn.
+
+    Regions are served by the same paths, the hairs and the sticker by "hair/a/000012" and
+    "shortcut/a/000012" as well.
+    """
 
     settings: PhantomSettings
 
@@ -42,7 +47,10 @@ class PhantomReader:
         return pixels
 
     def mask(self, path: str) -> NDArray[np.bool_]:
-        """Return the lesion's pixels, (H, W)."""
+        """Return the pixels, (H, W), of the lesion, or of what the path begins with."""
+        region, _, rest = path.partition("/")
+        if region in REGIONS:
+            return self.hair(rest) if region == "hair" else self.shortcut(rest)
         block, row = self._find(path)
         pixels: NDArray[np.bool_] = block.masks[row]
         return pixels
@@ -77,7 +85,8 @@ class PhantomReader:
 def phantom_dataset(settings: PhantomSettings | None = None, **options: Any) -> Dataset:
     """Return the phantom of `settings`, or of `options` (fields of `PhantomSettings`).
 
-    `group` is the lesion, `source` "hospital-a" or "hospital-b". Nothing is drawn until an
+    `group` is the lesion, `source` "hospital-a" or "hospital-b"; `hair` and `shortcut` are further
+    regions (`load_region`). Nothing is drawn until an
     image is read. Raises `UserError` for an option out of range.
     """
     settings = settings or PhantomSettings(**options)
@@ -91,6 +100,7 @@ def phantom_dataset(settings: PhantomSettings | None = None, **options: Any) -> 
         "group": [f"{h}/lesion-{n:06d}" for h, n in zip(letters, lesion.tolist(), strict=True)],
         "source": [f"hospital-{h}" for h in letters],
         "mask": paths,
+        **{region: [f"{region}/{path}" for path in paths] for region in REGIONS},
     }
     name = "phantom" if settings.seed == 0 else f"phantom-seed{settings.seed}"  # other patients
     return Dataset.of(name, columns, CLASSES, PhantomReader(settings))
