@@ -76,7 +76,7 @@ def target_score(logits: Tensor, target: Tensor, of: str = "logit") -> Tensor:
     `of`: "logit" the target's logit (a single logit counts against class 0); "log_softmax" its
     log-probability; "probability" its probability; "loss" the cross-entropy of the target.
     """
-    logits = logits.float()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     if logits.shape[1] == 1:
         logits = torch.cat([-logits / 2, logits / 2], 1)  # the difference is the single logit
     if of == "log_softmax":

@@ -1,0 +1,84 @@
+"""Gradients averaged over noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from diascope.explain.base import Rectification, checked_targets, explainers
+from diascope.explain.chunks import chunks, rows_within
+from diascope.explain.gradient import Score, input_gradient
+from diascope.models.frozen import Arithmetic, frozen
+from diascope.randomness import Noise
+
+_APART = 1_000_003  # the noise of an image's samples has ids of its own, this far apart
+
+
+@explainers.register("smoothgrad")
+@dataclass(frozen=True, kw_only=True)
+class SmoothGrad:
+    """The mean gradient of copies of the image with normal noise (Smilkov et al. 2017, section 3).
+
+    samples: how many copies. noise: the standard deviation as a share of the image's own range,
+    from its least to its greatest value (the paper's 10% to 20%). The noisy images are not
+    clipped: the paper does not clip them, and it would move their mean. variant: "mean" of the
+    gradients; "squared", the mean of their squares (Hooker et al. 2019); "variance" (VarGrad,
+    Adebayo et al. 2018), their variance with divisor `samples`; these two are not negative. of,
+    precision, memory: as in `Gradient`; sums are in x's precision.
+
+    Costs `samples` forward and backward passes.
+    """
+
+    rectification: ClassVar[Rectification] = "absolute"
+
+    samples: int = 25
+    noise: float = 0.15
+    variant: Literal["mean", "squared", "variance"] = "mean"
+    of: Score = "logit"
+    precision: Arithmetic = "auto"
+    memory: int = 2**30
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples={self.samples}: at least 1 is needed")
+        if not self.noise >= 0:
+            raise ValueError(f"noise={self.noise}: must be at least 0")
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        target: Tensor | int,
+        *,
+        generator: torch.Generator | None = None,
+        ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return the attribution of images (B, C, H, W) in [0, 1], of the same shape.
+
+        Raises ValueError for classes that the model does not have.
+        """
+        if not len(x):
+            return torch.empty_like(x)
+        x, noise = x.detach(), Noise.of(x, generator, ids)
+        sigma = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).view(-1, 1, 1, 1)
+        total = torch.zeros_like(x)
+        squares = total if self.variant == "squared" else torch.zeros_like(x)
+        with frozen(model, x[:1], precision=self.precision) as net:
+            targets = checked_targets(net, x, target)
+            rows = rows_within(net, x, self.memory)
+            for chunk in chunks(len(x), self.samples, rows, x.device):
+                drawn = Noise(noise.seed, noise.ids[chunk.image] * _APART + chunk.step)
+                noisy = drawn.normal(x.shape[1:]).to(x).mul_(sigma[chunk.image])
+                noisy += x[chunk.image]
+                gradient = input_gradient(net, noisy, targets[chunk.image], self.of)
+                if self.variant != "squared":
+                    chunk.add_to(total, gradient)
+                if self.variant != "mean":
+                    chunk.add_to(squares, gradient.square())
+        total /= self.samples
+        if self.variant == "variance":
+            return (squares / self.samples - total.square()).clamp_min_(0)
+        return total
