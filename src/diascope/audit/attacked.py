@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,15 +17,14 @@ from diascope import __version__, hardware
 from diascope.attacks import Attack
 from diascope.attacks.base import is_broken
 from diascope.attacks.saving import RoundedAwayWarning, save_images, write_png
+from diascope.audit.imagefiles import image_id, make_room, prepared, unique_names
+from diascope.audit.results import plain
 from diascope.audit.subject import Subject
-from diascope.data import Preprocess
-from diascope.data.readers import FileReader
 from diascope.errors import UserError
 from diascope.evaluation.perturbation import perturbation_pictures, perturbation_table
 from diascope.files import write_text
 from diascope.models import heads
 from diascope.models.modes import exactly
-from diascope.randomness import stable_id
 from diascope.registry import to_settings
 
 SCHEMA = "diascope-attack-1"
@@ -71,7 +67,7 @@ class AttackOnFiles:
             rows += self._rows(files[part], names[part], levels[part])
             if progress is not None:
                 progress(len(rows), len(files))
-        content = _plain({**self._described(command), "images": rows})
+        content = plain({**self._described(command), "images": rows})
         write_text(self.out / RESULTS, json.dumps(content, indent=1, allow_nan=False) + "\n")
         return rows
 
@@ -88,7 +84,7 @@ class AttackOnFiles:
         y = heads.predictions(clean)
         y = y if self.true is None else torch.full_like(y, self.true)
         goal = y if self.wanted is None else torch.full_like(y, self.wanted)
-        ids = torch.tensor([_image_id(image) for image in levels]).to(device)
+        ids = torch.tensor([image_id(image) for image in levels]).to(device)
         generator = torch.Generator().manual_seed(self.seed)
         x_adv = self.attack(model, x, goal, generator=generator, ids=ids)
         with warnings.catch_warnings():
@@ -155,54 +151,3 @@ class AttackOnFiles:
                 **{key: card[key] for key in ("classes", "size", "preprocess")},
             },
         }
-
-
-def prepared(files: Sequence[str], subject: Subject) -> Tensor:
-    """Return the images as the model was trained to see them, (N, C, H, W) uint8."""
-    preprocess = Preprocess.model_validate(subject.card["preprocess"])
-    size, reader = subject.card["size"], FileReader(Path())
-    for file in files:
-        if Path(file).is_dir():
-            raise UserError(f"{file}: is a folder; name its images, such as {file}/*.png")
-    images = [preprocess.image(reader.image(file), size) for file in files]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-
-
-def make_room(out: Path) -> None:
-    """Make the folder; a `UserError` where it holds anything, or cannot be made."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        taken = any(out.iterdir())
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
-    if taken:
-        raise UserError(f"--out {out}: holds other files; name another folder, or empty it")
-
-
-def unique_names(files: Sequence[str]) -> list[str]:
-    """Return a file name without suffix for each image: its own, numbered where it is taken."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for file in files:
-        own = Path(file.partition("!")[2] or file).stem.replace("\\", "-").lstrip(".") or "image"
-        name, count = own, 1
-        while name.casefold() in taken:
-            count += 1
-            name = f"{own}-{count}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _image_id(image: Tensor) -> int:
-    """Return a number that stands for the pixels of an image, wherever its file lies."""
-    return stable_id(blake2b(image.contiguous().numpy().tobytes()).hexdigest())
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: null for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -141,7 +141,7 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values; what is undefined or infinite becomes null."""
         shown = {k: v for k, v in vars(self).items() if k != "cases"}
-        return {k: _plain(v) for k, v in shown.items()}
+        return {k: plain(v) for k, v in shown.items()}
 
     def save(self, folder: Path) -> Path:
         """Write `results.json` into the folder and return its path."""
@@ -150,13 +150,14 @@ class Results:
         return path
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: null for numbers that are not finite."""
     if hasattr(value, "__dataclass_fields__"):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):

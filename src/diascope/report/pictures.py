@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -17,9 +16,10 @@ from PIL import Image as Pillow
 from scipy.ndimage import gaussian_filter
 
 from diascope.audit.results import Heat, Image
+from diascope.explain import colours
 from diascope.report.charts import path
 
-COLOURS = "magma"  # perceptually uniform, dark to light: read in grey and by colour-blind readers
+COLOURS = "magma"  # over black, where nothing is to be black
 LEVELS = 32
 LOSSLESS = 96  # perturbations of a larger side are never kept without loss
 FACTORS = tuple(k * 10**e for e in range(5) for k in (1, 2, 5))
@@ -41,15 +41,15 @@ def heat_map(heat: Heat, side: int) -> str:
     values = np.asarray(_shrunk(Pillow.fromarray(values), side))
     steps = np.rint(np.clip(values, 0, 1) * (LEVELS - 1)).astype(np.uint8)
     picture = Pillow.frombytes("P", steps.shape[::-1], steps.tobytes())
-    colours, alpha = _palette()
-    picture.putpalette(colours)
+    palette, alpha = _palette()
+    picture.putpalette(palette)
     return _uri(picture, "PNG", optimize=True, transparency=alpha)
 
 
 @cache
 def _palette() -> tuple[bytes, bytes]:
     """Return the palette (R, G, B, ...) and the transparency of each level."""
-    rgb = matplotlib.colormaps[COLOURS](np.linspace(0, 1, LEVELS))[:, :3]  # (L, 3)
+    rgb = colours.table(COLOURS, LEVELS).copy()  # (L, 3)
     rgb[0] = 0.0
     alpha = np.maximum.accumulate(np.maximum(rgb.max(1), np.linspace(0, 1, LEVELS)))
     straight = rgb / np.maximum(alpha, 1e-6)[:, None]
@@ -74,14 +74,22 @@ def magnification(deltas: list[Heat]) -> float:
 
 def outline(mask: NDArray[np.bool_]) -> str:
     """Return the SVG path of a mask's (H, W) edge, in pixels; empty for an empty mask."""
+    return "".join(path(map(tuple, p), close=True) for p in polygons(mask))
+
+
+def polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Return the edge of a mask (H, W) as closed lines (N, 2) of x and y in pixels.
+
+    A little smoothed, without the steps of the pixels; (0, 0) is the picture's corner.
+    """
     padded = np.pad(mask.astype(np.float32), 1)
     smooth = gaussian_filter(padded, 0.7)
     field = smooth if smooth.max() > 0.5 else padded
     if field.max() <= 0.5:
-        return ""
+        return []
     edges: Any = Figure().add_subplot().contour(field, levels=[0.5])
-    polygons = [p for each in edges.get_paths() for p in each.to_polygons(closed_only=False)]
-    return "".join(path(((x - 0.5, y - 0.5) for x, y in p), close=True) for p in polygons)
+    lines = [p for each in edges.get_paths() for p in each.to_polygons(closed_only=False)]
+    return [np.asarray(line, dtype=np.float64) - 0.5 for line in lines]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""Image files that a verb works on: as the model sees them, their names, the folder they go to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diascope.audit.subject import Subject
+from diascope.data import Preprocess
+from diascope.data.readers import FileReader
+from diascope.errors import UserError
+from diascope.randomness import stable_id
+
+
+def prepared(files: Sequence[str], subject: Subject) -> Tensor:
+    """Return the images as the model was trained to see them, (N, C, H, W) uint8."""
+    preprocess = Preprocess.model_validate(subject.card["preprocess"])
+    size, reader = subject.card["size"], FileReader(Path())
+    for file in files:
+        if Path(file).is_dir():
+            raise UserError(f"{file}: is a folder; name its images, such as {file}/*.png")
+    images = [preprocess.image(reader.image(file), size) for file in files]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def make_room(out: Path) -> None:
+    """Make the folder; a `UserError` where it holds anything, or cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = any(out.iterdir())
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+    if taken:
+        raise UserError(f"--out {out}: holds other files; name another folder, or empty it")
+
+
+def unique_names(files: Sequence[str]) -> list[str]:
+    """Return a file name without suffix for each image: its own, numbered where it is taken."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for file in files:
+        own = Path(file.partition("!")[2] or file).stem.replace("\\", "-").lstrip(".") or "image"
+        name, count = own, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{own}-{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def image_id(image: Tensor) -> int:
+    """Return a number that stands for the pixels of an image, wherever its file lies."""
+    return stable_id(blake2b(image.contiguous().numpy().tobytes()).hexdigest())
