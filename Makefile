@@ -72,8 +72,9 @@ $(VENV)/.installed: $(BIN)/uv pyproject.toml constraints.txt
 	$(INSTALL) --editable .
 	touch $@
 
-# torchattacks pins the requests of 2021 for a download that is never made here: hence --no-deps.
+# Hence --no-deps: torchattacks pins the requests of 2021 for a download that is never made here;
+# quantus asks for the opencv with windows, where grad-cam brings the same files without.
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(INSTALL) --group test --group check --group peers
-	$(INSTALL) --no-deps torchattacks
+	$(INSTALL) --no-deps torchattacks quantus
 	touch $@
