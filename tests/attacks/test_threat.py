@@ -38,6 +38,14 @@ def test_random_start_fills_the_ball():
         assert abs((radius < part * 0.25).float().mean() - part) < 0.04
 
 
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_random_start_on_the_sphere_is_as_far_as_eps_allows(norm):
+    x, noise = torch.full((50, 3, 8, 8), 0.5), Noise(3, torch.arange(50))
+    eps = torch.linspace(0.1, 0.3, 50)
+    threat = Threat(norm, eps)
+    torch.testing.assert_close(threat.size(threat.random_start(x, noise, on_sphere=True) - x), eps)
+
+
 def test_steepest_is_the_direction_of_a_linear_rise():
     gradient = torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
     linf, l2 = Threat("linf", 1.0).steepest(gradient), Threat("l2", 1.0).steepest(gradient)

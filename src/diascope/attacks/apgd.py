@@ -35,8 +35,8 @@ class APGD:
     """Ascent whose step size follows the progress of each image (Croce and Hein 2020, section 3).
 
     In L-inf and L2 as in their algorithm 1; in L1 with sparse steps and shrinking balls (Croce
-    and Hein 2021, "Mind the box"). Starts are random in the ball (`Threat.random_start`), where the
-    authors' code starts on its sphere (L-inf: a random direction scaled to length eps). Every image
+    and Hein 2021, "Mind the box"). Starts are random: in L2 on the sphere, as in the authors' code;
+    in L-inf uniform in the cube, where their code scales the draw to length eps. Every image
     has its own step size, best point and counters, and no image's result depends on its batch.
 
     norm: "linf", "l2" or "l1". eps: in pixel units, a number or (B,). loss: "ce", "margin",
@@ -119,6 +119,7 @@ class APGD:
     ) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield the target (B,) and the start (B, C, H, W) of each run."""
         goals: list[Tensor | None] = [None]
+        sphere = self.norm == "l2"
         if self.loss == "dlr-targeted" and search.ranking is not None:
             goals = list(search.ranking[:, : self.targets].unbind(1))
         for place, goal in enumerate(goals):
@@ -126,7 +127,8 @@ class APGD:
                 yield goal, self.threat.project(start.detach().to(search.x.dtype), search.x)
             for restart in range(self.restarts):
                 stream = place * self.restarts + restart
-                yield goal, self.threat.random_start(search.x, noise, stream)
+                begin = self.threat.random_start(search.x, noise, stream, on_sphere=sphere)
+                yield goal, begin
 
 
 class _Search:

@@ -66,19 +66,23 @@ class Threat:
             delta = delta.sign() * _onto_l1(delta.abs(), room.clamp_min(0), eps)
         return delta.add_(x).clamp_(*self.bounds)
 
-    def random_start(self, x: Tensor, noise: Noise, stream: int = 0) -> Tensor:
+    def random_start(
+        self, x: Tensor, noise: Noise, stream: int = 0, *, on_sphere: bool = False
+    ) -> Tensor:
         """Return a random point of the ball around each image, clipped to the bounds.
 
         L-inf: uniform in the cube (Madry et al. 2018). L2 and L1: a Gaussian or Laplacian
         direction, at a radius uniform in [0, eps]. (Points uniform in the ball would lie on its
         sphere, as nearly all of its volume does in thousands of dimensions; a few steps from
-        there break fewer images than from within: docs/results/attacks.md.)
+        there break fewer images than from within: docs/results/attacks.md.) `on_sphere`: at
+        radius eps itself, from where a long climb that begins with large steps breaks more.
         """
         shape, eps = x.shape[1:], self._eps(x)
         if self.norm == "linf":
             delta = (noise.uniform(shape, stream).to(x.dtype) * 2 - 1) * eps
         else:
-            radius = eps * noise.uniform((1, 1, 1), stream + 500_009).to(x.dtype)
+            share = noise.uniform((1, 1, 1), stream + 500_009).to(x.dtype)
+            radius = torch.ones_like(share) * eps if on_sphere else eps * share
             if self.norm == "l2":
                 direction = noise.normal(shape, stream).to(x.dtype)
             else:
