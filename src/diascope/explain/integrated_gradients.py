@@ -99,11 +99,12 @@ class IntegratedGradients:
         if not len(x):
             return torch.empty_like(x)
         x, noise = x.detach(), Noise.of(x, generator, ids)
-        total = torch.zeros_like(x)
         with frozen(model, x[:1], precision=self.precision) as net:
-            targets = checked_targets(net, x, target)
+            targets, total = checked_targets(net, x, target), torch.zeros_like(x)
+            way = [v.to(x)[:, None, None, None] for v in quadrature(self.rule, self.steps)]
             for baseline in self._baselines(x, noise):
-                total += (x - baseline) * self._mean_gradient(net, x, baseline, targets)
+                gradient = self._mean_gradient(net, x, baseline, targets, *way)
+                total += gradient.mul_(x - baseline)
         return total / self._draws
 
     @property
@@ -118,14 +119,20 @@ class IntegratedGradients:
             )
 
     def _mean_gradient(
-        self, net: nn.Module, x: Tensor, baseline: Tensor, targets: Tensor
+        self,
+        net: nn.Module,
+        x: Tensor,
+        baseline: Tensor,
+        targets: Tensor,
+        points: Tensor,
+        weights: Tensor,
     ) -> Tensor:
-        points, weights = (v.to(x)[:, None, None, None] for v in quadrature(self.rule, self.steps))
+        """Return the gradient integrated over the points (S, 1, 1, 1) of the way, (B, C, H, W)."""
         mean = torch.zeros_like(x)
         rows = rows_within(net, x, self.memory)
         for chunk in chunks(len(x), self.steps, rows, x.device):
-            way = torch.lerp(baseline[chunk.image], x[chunk.image], points[chunk.step])
-            gradient = input_gradient(net, way, targets[chunk.image], self.of)
+            at = torch.lerp(baseline[chunk.image], x[chunk.image], points[chunk.step])
+            gradient = input_gradient(net, at, targets[chunk.image], self.of)
             chunk.add_to(mean, gradient * weights[chunk.step])
         return mean
 

@@ -63,22 +63,26 @@ class SmoothGrad:
         if not len(x):
             return torch.empty_like(x)
         x, noise = x.detach(), Noise.of(x, generator, ids)
-        sigma = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).view(-1, 1, 1, 1)
-        total = torch.zeros_like(x)
-        squares = total if self.variant == "squared" else torch.zeros_like(x)
         with frozen(model, x[:1], precision=self.precision) as net:
             targets = checked_targets(net, x, target)
-            rows = rows_within(net, x, self.memory)
-            for chunk in chunks(len(x), self.samples, rows, x.device):
-                drawn = Noise(noise.seed, noise.ids[chunk.image] * _APART + chunk.step)
-                noisy = drawn.normal(x.shape[1:]).to(x).mul_(sigma[chunk.image])
-                noisy += x[chunk.image]
-                gradient = input_gradient(net, noisy, targets[chunk.image], self.of)
-                if self.variant != "squared":
-                    chunk.add_to(total, gradient)
-                if self.variant != "mean":
-                    chunk.add_to(squares, gradient.square())
-        total /= self.samples
+            mean, squares = self._moments(net, x, targets, noise)
         if self.variant == "variance":
-            return (squares / self.samples - total.square()).clamp_min_(0)
-        return total
+            return (squares - mean.square()).clamp_min_(0)
+        return squares if self.variant == "squared" else mean
+
+    def _moments(
+        self, net: nn.Module, x: Tensor, targets: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean of the gradients and, if the variant asks, that of their squares."""
+        sigma = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).view(-1, 1, 1, 1)
+        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
+        rows = rows_within(net, x, self.memory)
+        for chunk in chunks(len(x), self.samples, rows, x.device):
+            drawn = Noise(noise.seed, noise.ids[chunk.image] * _APART + chunk.step)
+            noisy = drawn.normal(x.shape[1:]).to(x).mul_(sigma[chunk.image])
+            noisy += x[chunk.image]
+            gradient = input_gradient(net, noisy, targets[chunk.image], self.of)
+            chunk.add_to(mean, gradient)
+            if self.variant != "mean":
+                chunk.add_to(squares, gradient.square())
+        return mean.div_(self.samples), squares.div_(self.samples)

@@ -145,7 +145,9 @@ def _prepared(model: nn.Module, sample: Tensor, precision: Arithmetic) -> Iterat
 def _make_ready(model: nn.Module, body: nn.Module, sample: Tensor, precision: Arithmetic) -> None:
     plan = _PLANS.get(model)
     if plan is None or not plan.fits(body):
-        plan = _PLANS[model] = folding_plan(body, sample[:1])
+        plan = folding_plan(body, sample[:1]) if len(sample) else Plan()
+        if len(sample):  # without an image nothing is seen
+            _PLANS[model] = plan
     with torch.no_grad():
         fold(body, plan, split_stem=precision == "bf16")
         for module in body.modules():
