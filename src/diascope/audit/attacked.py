@@ -17,14 +17,12 @@ from diascope import __version__, hardware
 from diascope.attacks import Attack
 from diascope.attacks.base import is_broken
 from diascope.attacks.saving import RoundedAwayWarning, save_images, write_png
-from diascope.audit.imagefiles import image_id, make_room, prepared, unique_names
+from diascope.audit.imagefiles import image_id, logits_of, make_room, prepared, unique_names
 from diascope.audit.results import plain
 from diascope.audit.subject import Subject
-from diascope.errors import UserError
 from diascope.evaluation.perturbation import perturbation_pictures, perturbation_table
 from diascope.files import write_text
 from diascope.models import heads
-from diascope.models.modes import exactly
 from diascope.registry import to_settings
 
 SCHEMA = "diascope-attack-1"
@@ -76,11 +74,7 @@ class AttackOnFiles:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = self.subject.model.to(device).to(memory_format=torch.channels_last)
         x = levels.float().div(255).to(device)
-        clean, classes = self._logits(x), self.subject.card["classes"]
-        if clean.shape[1] != len(classes) and (clean.shape[1], len(classes)) != (1, 2):
-            raise UserError(
-                f"{self.subject.name}: {clean.shape[1]} outputs do not fit {len(classes)} classes"
-            )
+        clean, classes = logits_of(self.subject, x), self.subject.card["classes"]
         y = heads.predictions(clean)
         y = y if self.true is None else torch.full_like(y, self.true)
         goal = y if self.wanted is None else torch.full_like(y, self.wanted)
@@ -94,8 +88,8 @@ class AttackOnFiles:
         for name, picture in zip(names, perturbation_pictures(exact - x), strict=True):
             write_png(self.out / PICTURES / f"{name}.png", picture)
         before = self._seen(clean, goal)
-        after = self._seen(self._logits(exact), goal, exact - x)
-        rounded = self._seen(self._logits(saved), goal, saved - x)
+        after = self._seen(logits_of(self.subject, exact), goal, exact - x)
+        rounded = self._seen(logits_of(self.subject, saved), goal, saved - x)
         return [
             {
                 "image": file,
@@ -109,13 +103,6 @@ class AttackOnFiles:
             }
             for i, (file, k) in enumerate(zip(files, y.tolist(), strict=True))
         ]
-
-    @torch.no_grad()
-    def _logits(self, x: Tensor) -> Tensor:
-        """Return the model's own logits in float32, as for a verdict."""
-        with exactly(self.subject.model) as inner:
-            logits: Tensor = inner(x.contiguous(memory_format=torch.channels_last))
-        return logits
 
     def _seen(self, logits: Tensor, goal: Tensor, delta: Tensor | None = None) -> list[Row]:
         """Return what the model says of each image, and of what kind its perturbation is."""

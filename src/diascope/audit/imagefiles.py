@@ -14,6 +14,7 @@ from diascope.audit.subject import Subject
 from diascope.data import Preprocess
 from diascope.data.readers import FileReader
 from diascope.errors import UserError
+from diascope.models.modes import exactly
 from diascope.randomness import stable_id
 
 
@@ -26,6 +27,20 @@ def prepared(files: Sequence[str], subject: Subject) -> Tensor:
             raise UserError(f"{file}: is a folder; name its images, such as {file}/*.png")
     images = [preprocess.image(reader.image(file), size) for file in files]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def logits_of(subject: Subject, x: Tensor) -> Tensor:
+    """Return the model's own logits (B, K) of images (B, C, H, W), in float32, as for a verdict.
+
+    Raises `UserError` where they do not fit the classes.
+    """
+    with exactly(subject.model) as inner:
+        logits: Tensor = inner(x.contiguous(memory_format=torch.channels_last))
+    count, classes = logits.shape[1], subject.card["classes"]
+    if (count, len(classes)) != (1, 2) and count != len(classes):
+        raise UserError(f"{subject.name}: {count} outputs do not fit {len(classes)} classes")
+    return logits
 
 
 def make_room(out: Path) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diascope.cli.arguments import class_index, files_and_settings, listed
+
 if TYPE_CHECKING:
     from diascope.attacks import Attack
-    from diascope.audit.subject import Subject
 
-ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*=.*")
 FRACTION = re.compile(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*")
 
 
@@ -69,11 +69,10 @@ def attack(
 
     keep_memory()
     given = {"norm": norm, "eps": eps, "steps": steps}
-    files, assignments = _apart(images)
+    files, assignments = files_and_settings(images)
     built = _build(name, given, assignments, targeted=target is not None)
-    names = [part.strip() for part in classes.split(",")] if classes is not None else None
-    subject = open_subjects([model], classes=names, size=size)[0]
-    true, wanted = _class(label, subject, "--label"), _class(target, subject, "--target")
+    subject = open_subjects([model], classes=listed(classes), size=size)[0]
+    true, wanted = class_index(label, subject, "--label"), class_index(target, subject, "--target")
     if true is not None and true == wanted:
         raise UserError(f"--target {target}: is the label; name another class")
     work = AttackOnFiles(subject, built, out, true=true, wanted=wanted, seed=seed)
@@ -120,17 +119,6 @@ def summary(rows: Sequence[Mapping[str, Any]], out: Path) -> list[str]:
     return words
 
 
-def _apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the image files, and the assignments to the attack's settings, key=value."""
-    from diascope.errors import UserError
-
-    settings = [w for w in words if ASSIGNMENT.fullmatch(w) and not Path(w).exists()]
-    files = [w for w in words if w not in settings]
-    if not files:
-        raise UserError("no image is given; name one or more files")
-    return files, settings
-
-
 def _build(
     name: str, given: Mapping[str, Any], assignments: Sequence[str], targeted: bool
 ) -> Attack:
@@ -165,15 +153,3 @@ def _quotient(value: object) -> object:
         return float(match[1]) / float(match[2]) if match else value
     except (ValueError, ZeroDivisionError):
         return value
-
-
-def _class(label: str | None, subject: Subject, option: str) -> int | None:
-    """Return the index of a class of the model, None for None."""
-    from diascope.errors import UserError, nearest
-
-    classes = list(subject.card["classes"])
-    if label is None:
-        return None
-    if label not in classes:
-        raise UserError(f"{option} {label}: no class of {subject.name}; {nearest(label, classes)}")
-    return classes.index(label)

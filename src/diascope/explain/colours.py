@@ -14,7 +14,7 @@ from functools import cache
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def table(name: str, levels: int = LEVELS) -> NDArray[np.float64]:
     if name not in MAPS:
         raise ValueError(f"colour map '{name}': {nearest(name, MAPS)}")
     if name == SIGNED:
-        colours = LinearSegmentedColormap.from_list(name, _SIGNED)
+        colours: Colormap = LinearSegmentedColormap.from_list(name, _SIGNED)
     else:
         colours = matplotlib.colormaps[MAPS[name]]
     return np.asarray(colours(np.linspace(0, 1, levels)), dtype=np.float64)[:, :3]

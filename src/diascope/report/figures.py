@@ -11,9 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diascope.evaluation.perturbation import perturbation_pictures
@@ -229,11 +227,6 @@ def gallery(
 def beside(*parts: Rows) -> Rows:
     """Return rows of pictures joined from left to right."""
     return [[cell for row in rows for cell in row] for rows in zip(*parts, strict=True)]
-
-
-def as_mask(mask: Tensor) -> NDArray[np.bool_]:
-    """Return a mask as the grid takes it."""
-    return mask.cpu().numpy().astype(bool)
 
 
 def _columns(shown: Shown, heats: Mapping[str, Tensor], captions: Captions | None) -> list[Rows]:

@@ -219,7 +219,7 @@ def _check(
 
 
 def _height(cell: Cell, side: float) -> float:
-    return side * cell.picture.shape[0] / cell.picture.shape[1]
+    return side * float(cell.picture.shape[0] / cell.picture.shape[1])
 
 
 def _places(start: float, step: float, count: int, joined: Groups) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def roc_curve(
     values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
     order = np.argsort(-values, kind="stable")
     values, truth = values[order], truth[order]
-    last = np.flatnonzero(np.r_[values[1:] != values[:-1], True]) if len(values) else []
+    last = np.flatnonzero(np.r_[values[1:] != values[:-1], True][: len(values)])
     with np.errstate(invalid="ignore"):
         rates = [np.r_[0, np.cumsum(of)[last]] / np.sum(of) for of in (~truth, truth)]
     return rates[0], rates[1]
@@ -90,7 +91,7 @@ def roc_chart(
         for k, (name, scored) in enumerate(models.items()):
             place = names.index(name)
             false, true = roc_curve(scored.scores, scored.positive)
-            style = {
+            style: dict[str, Any] = {
                 "color": COLOURS[place % len(COLOURS)],
                 "dashes": DASHES[place % len(DASHES)],
                 "linewidth": 1.7,
@@ -121,10 +122,10 @@ def _frame(axes: Axes, name: str, first: bool) -> None:
     axes.set_title(words, fontsize=9.5, color=INK, loc="left", family=FAMILY, parse_math=False)
 
 
-def _legend(axes: Axes, name: str, area: Interval, place: int, style: Mapping[str, object]) -> None:
+def _legend(axes: Axes, name: str, area: Interval, place: int, style: Mapping[str, Any]) -> None:
     """Write a line of the legend beneath a panel: the model's stroke, its name and area."""
     y = -(44.0 + LEGEND * (place + 0.5)) / PANEL
-    axes.plot([0, 0.12], [y, y], transform=axes.transAxes, clip_on=False, **style)  # type: ignore[arg-type]
+    axes.plot([0, 0.12], [y, y], transform=axes.transAxes, clip_on=False, **style)
     told = n.ranged((area.value, area.low, area.high))
     room = PANEL * 0.85 - Lettering(8.5).width(f"AUROC {told}") - 8.0
     words = "".join(wrapped(name, Lettering(8.5), room, lines=1))
