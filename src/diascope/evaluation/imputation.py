@@ -89,7 +89,7 @@ class _Grid:
         smoothing = torch.where(neighbours > 0, neighbours, 1.0)
         self.mask = u
         self.inverse = u / diagonal
-        self.by_12, self.of_diagonal = u / 12, u * (diagonal + 1 / 3)
+        self.minus_12th, self.of_diagonal = u / -12, u * (diagonal + 1 / 3)
         self.sweep = u / (12 * diagonal)
         self.up, self.down = u / smoothing, u / (12 * smoothing)
 
@@ -191,14 +191,14 @@ def _solved(start: Tensor, removed: Tensor, tolerance: float) -> Tensor:
     pixels = removed.flatten(1).sum(1).clamp_min(1).repeat_interleave(planes)
     before = torch.ones_like(x[:, 0])
     for _ in range(_STEPS):
-        unsolved = residual.square().sum(1) > tolerance**2 * pixels
+        unsolved = torch.linalg.vector_norm(residual, dim=1) > tolerance * pixels.sqrt()
         if not unsolved.any():
             break
         _cycle(grids)
-        now = (residual * z).sum(1)
+        now = _products(residual, z)
         p.mul_((now / before)[:, None]).add_(z)
         change = _outflow(fine, way).view_as(p)
-        length = torch.where(unsolved, now / (p * change).sum(1), 0.0)[:, None]
+        length = torch.where(unsolved, now / _products(p, change), 0.0)[:, None]
         before = torch.where(unsolved, now, 1.0)
         x.addcmul_(length, p)
         residual.addcmul_(-length, change)
@@ -207,5 +207,10 @@ def _solved(start: Tensor, removed: Tensor, tolerance: float) -> Tensor:
 
 def _outflow(grid: _Grid, vector: Tensor) -> Tensor:
     """Return each unknown value less its neighbours' weighted sum, the core of A x."""
-    spread = grid.spread(vector).mul_(grid.by_12)
-    return torch.addcmul(-spread, grid.of_diagonal, grid.core(vector), out=spread)
+    spread = grid.spread(vector).mul_(grid.minus_12th)
+    return spread.addcmul_(grid.of_diagonal, grid.core(vector))
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner product of each row, (n, m) and (n, m) -> (n,)."""
+    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
