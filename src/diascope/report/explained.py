@@ -51,7 +51,9 @@ def _page(found: Explained, part: slice, colours: str, style: Style, title: str)
         colours=colours,
     )
     heats = {
-        method: {model: found.heats[model][method][part].float() / 255 for model in models}
+        method.replace("_", " "): {
+            model: found.heats[model][method][part].float() / 255 for model in models
+        }
         for method in found.heats[models[0]]
     }
     names = [row["name"] for row in rows]

@@ -6,12 +6,12 @@ whatever the number of pictures, and nothing has to be guessed by an automatic l
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -36,9 +36,9 @@ BREADTH = 560.0  # of the pictures of a row together, where their sides may be c
 class Cell:
     """A picture (H, W, 3) or (H, W) uint8, the words under it, and what is drawn over it.
 
-    right: whether the prediction in the caption is right, shown by a sign and a colour. mask:
-    (H, W) bool; boxes: (x, y, w, h) in pixels; both are drawn as double lines. framed: marked as
-    the best of its row, as P1 does in green.
+    right: whether the prediction in the caption's last line is right, shown by a sign and a
+    colour. mask: (H, W) bool; boxes: (x, y, w, h) in pixels; both are drawn as double lines.
+    framed: marked as the best of its row, as P1 does in green.
     """
 
     picture: NDArray[np.uint8]
@@ -87,8 +87,7 @@ def grid(
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure, complete or not at all, in the format of the suffix: .png, .svg or .pdf."""
     timeless = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
+    with replacing(path) as temporary, rc_context({"svg.hashsalt": "diascope"}):
         figure.savefig(temporary, dpi=DPI, facecolor="white", metadata=timeless)
     return path
 
@@ -122,7 +121,7 @@ class _Layout:
         self.x = _places(self.left, side + SPACE, len(cells[0]), groups)
         top = MARGIN + len(self.titled) * LARGE.line + (4.0 if title else 0.0)
         self.group_y = top
-        top += USUAL.line + 5.0 if groups else 0.0
+        top += USUAL.line + 5.0 if any(name for name, _ in groups) else 0.0
         self.column_y = top
         top += max((len(lines) for lines in self.columns), default=0) * USUAL.line
         under = [max(map(len, row)) * SMALL.line for row in self.captions]
@@ -239,7 +238,8 @@ def _heights(start: float, steps: Sequence[float], joined: Groups) -> list[float
 
 def _caption(cell: Cell, side: float) -> list[str]:
     sign = {None: "", True: "✓ ", False: "✗ "}[cell.right]
-    lines = (sign + cell.caption).split("\n") if cell.caption else []
+    above, lower, last = cell.caption.rpartition("\n")
+    lines = f"{above}{lower}{sign}{last}".split("\n") if cell.caption else []
     return [part for line in lines for part in wrapped(line, SMALL, side + SPACE - 1.0, lines=2)]
 
 
@@ -269,7 +269,7 @@ def _draw(
         for line in lines:
             for colour, width in (("black", 1.9), ("white", 0.8)):
                 place = x + line[:, 0] * scale, y + line[:, 1] * scale
-                axes.plot(*place, color=colour, lw=width, clip_path=edge)
+                axes.plot(*place, color=colour, lw=width)[0].set_clip_path(edge)
     for left, top, wide, high in cell.boxes:
         for colour, width in (("black", 2.2), ("#f0e442", 1.0)):
             corner = x + left * scale, y + top * scale

@@ -75,7 +75,7 @@ def roc_chart(
     names = list(dict.fromkeys(name for models in panels.values() for name in models))
     lines = max((len(models) for models in panels.values()), default=0)
     head = 50.0 if title else 28.0
-    height = head + PANEL + 40.0 + LEGEND * lines + 6.0
+    height = head + PANEL + 44.0 + LEGEND * lines + 10.0
     width = len(panels) * (PANEL + 62.0) + 6.0
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     if title:
@@ -125,11 +125,11 @@ def _frame(axes: Axes, name: str, first: bool) -> None:
 def _legend(axes: Axes, name: str, area: Interval, place: int, style: Mapping[str, Any]) -> None:
     """Write a line of the legend beneath a panel: the model's stroke, its name and area."""
     y = -(44.0 + LEGEND * (place + 0.5)) / PANEL
-    axes.plot([0, 0.12], [y, y], transform=axes.transAxes, clip_on=False, **style)
+    axes.plot([0, 0.17], [y, y], transform=axes.transAxes, clip_on=False, **style)
     told = n.ranged((area.value, area.low, area.high))
-    room = PANEL * 0.85 - Lettering(8.5).width(f"AUROC {told}") - 8.0
+    room = PANEL * 0.8 - Lettering(8.5).width(f"AUROC {told}") - 8.0
     words = "".join(wrapped(name, Lettering(8.5), room, lines=1))
-    for x, text, align in ((0.15, words, "left"), (1.0, f"AUROC {told}", "right")):
+    for x, text, align in ((0.2, words, "left"), (1.0, f"AUROC {told}", "right")):
         axes.text(
             x, y, text, transform=axes.transAxes, fontsize=8.5, color=INK, va="center", ha=align,
             family=FAMILY, parse_math=False,
