@@ -94,6 +94,8 @@ def seeds(generator: torch.Generator | None) -> Callable[[], torch.Generator]:
 
 def as_targets(target: Tensor | int, x: Tensor) -> Tensor:
     """Return the target classes as an int64 tensor (B,)."""
+    if isinstance(target, int):
+        return torch.full((len(x),), target, device=x.device)
     targets = torch.as_tensor(target, device=x.device).long()
     return targets.expand(len(x)) if targets.ndim == 0 else targets
 
@@ -107,8 +109,9 @@ def checked_targets(net: FrozenModel, x: Tensor, target: Tensor | int) -> Tensor
     """
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"images must be float (B, C, H, W), not {x.dtype} {tuple(x.shape)}")
-    if isinstance(target, Tensor) and (target.is_floating_point() or target.is_complex()):
-        raise ValueError(f"targets must be classes, integers, not {target.dtype}")
+    kind = torch.long if isinstance(target, int) else torch.as_tensor(target).dtype
+    if kind.is_floating_point or kind.is_complex:
+        raise ValueError(f"targets must be classes, integers, not {kind}")
     targets = as_targets(target, x)
     if targets.shape != (len(x),):
         raise ValueError(
@@ -132,7 +135,7 @@ def checked_targets(net: FrozenModel, x: Tensor, target: Tensor | int) -> Tensor
 
 
 def _range(target: Tensor | int) -> tuple[int, int]:
-    if not isinstance(target, Tensor):
-        target = torch.as_tensor(target)
-    low, high = torch.stack(torch.aminmax(target)).tolist()
+    if isinstance(target, int):
+        return target, target
+    low, high = torch.stack(torch.aminmax(torch.as_tensor(target))).tolist()
     return int(low), int(high)
