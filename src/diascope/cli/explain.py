@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -124,7 +126,7 @@ def explain(
         over=ground,
         measures=wanted,
     )
-    with progress() as update:
+    with progress() as update, _gathered() as doubts:
         found = work(
             files,
             [mask or None for mask in masks or []],
@@ -135,6 +137,8 @@ def explain(
     grids = write_grids(found, out, colours=colours, over=ground, title=title)
     for row in found.rows:
         typer.echo(line(row))
+    for words in doubts:
+        say(f"warning: {words}")
     maps = len(found.rows) * len(subjects) * len(built)
     say(f"{out}: {maps} maps of {len(found.rows)} images, {grids[0].name} and results.json")
 
@@ -158,6 +162,16 @@ def line(row: Mapping[str, Any]) -> str:
             words += f"; inside the mask: {shares}"
         told.append(words)
     return f"{row['image']}: {'; '.join(told)}"
+
+
+@contextmanager
+def _gathered() -> Iterator[list[str]]:
+    """Yield a list that holds, at the end, what was warned of, each once."""
+    words: list[str] = []
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", UserWarning)
+        yield words
+    words += dict.fromkeys(" ".join(str(each.message).split()) for each in found)
 
 
 def _build(
