@@ -133,6 +133,16 @@ def attentive(
     return AttentiveBackbone(features, AttentiveHead(channels, num_classes, kind, places))
 
 
+def attention_of(model: nn.Module) -> SoftAttention:
+    """Return a model's soft attention; `UserError` for a model without it."""
+    inner: Any = unwrapped(model)
+    backbone = getattr(inner, "backbone", inner)
+    attention = backbone.head.attention if isinstance(backbone, AttentiveBackbone) else None
+    if not isinstance(attention, SoftAttention):
+        raise UserError("this model has no attention map; build it with attention='soft'")
+    return attention
+
+
 @torch.no_grad()
 def attention_map(model: nn.Module, x: Tensor) -> Tensor:
     """Return where a model with soft attention attends: images (B, C, H, W) -> A (B, 1, h, w).
@@ -143,8 +153,6 @@ def attention_map(model: nn.Module, x: Tensor) -> Tensor:
     """
     inner: Any = unwrapped(model)
     backbone = getattr(inner, "backbone", inner)
-    attention = backbone.head.attention if isinstance(backbone, AttentiveBackbone) else None
-    if not isinstance(attention, SoftAttention):
-        raise UserError("this model has no attention map; build it with attention='soft'")
+    attention = attention_of(inner)
     with exactly(inner):
         return attention.map(backbone.features(inner.normalise(x) if inner is not backbone else x))
