@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from diascope.evaluation import localisation
 from diascope.evaluation.localisation import centre_prior, localisation_table
+from diascope.evaluation.measures import maps
 from diascope.evaluation.measures.localisation import AveragePrecision, PointingGame
 
 
@@ -67,7 +67,7 @@ def test_images_without_a_mask_are_undefined_in_every_column():
 def test_chunks_do_not_matter(monkeypatch):
     masks, heat = discs(), torch.rand(5, 24, 24)
     whole = localisation_table(heat, masks)
-    monkeypatch.setattr(localisation, "_PIXELS", 2 * 24 * 24)
+    monkeypatch.setitem(maps._PIXELS, "cpu", 2 * 24 * 24)
     for name, column in localisation_table(heat, masks).items():
         np.testing.assert_allclose(column, whole[name], rtol=1e-6)
 

@@ -218,7 +218,7 @@ def test_average_precision_of_a_large_map_equals_sklearn():
 
 
 def test_sorting_on_a_device_equals_sorting_on_the_cpu(monkeypatch):
-    from diascope.evaluation.measures import localisation
+    from diascope.evaluation.measures import maps
 
     heat, mask = case(count=20)
     expected = AveragePrecision()(heat, mask)
@@ -227,7 +227,7 @@ def test_sorting_on_a_device_equals_sorting_on_the_cpu(monkeypatch):
         values, order = heat.sort(1, descending=True)
         return values, mask.gather(1, order).int()
 
-    monkeypatch.setattr(localisation, "_descending", by_torch)
+    monkeypatch.setattr(maps, "descending", by_torch)
     torch.testing.assert_close(AveragePrecision()(heat, mask), expected, rtol=0, atol=0)
 
 

@@ -1,9 +1,14 @@
 """What a model gets right and where it looks, measured, each number with its interval."""
 
 from diascope.evaluation.localisation import centre_prior, localisation_table
+from diascope.evaluation.maps import compare_maps, maps_table
 from diascope.evaluation.measures import MEASURES
+from diascope.evaluation.measures.agreement import Spearman, Ssim, TopOverlap
+from diascope.evaluation.measures.colour import ColourVariation
 from diascope.evaluation.measures.localisation import AveragePrecision, MassInside, PointingGame
+from diascope.evaluation.measures.overlap import AreaOverlap, OtsuOverlap
 from diascope.evaluation.measures.perturbation import EnergyInside, LevelRange, PictureContrast
+from diascope.evaluation.measures.sharpness import Entropy, Gini, HighFrequency, TotalVariation
 from diascope.evaluation.perturbation import (
     energy_inside,
     perturbation_pictures,
@@ -31,13 +36,23 @@ from diascope.evaluation.tables import read_table, write_table
 
 __all__ = [
     "MEASURES",
+    "AreaOverlap",
     "AveragePrecision",
+    "ColourVariation",
     "EnergyInside",
+    "Entropy",
+    "Gini",
+    "HighFrequency",
     "Interval",
     "LevelRange",
     "MassInside",
+    "OtsuOverlap",
     "PictureContrast",
     "PointingGame",
+    "Spearman",
+    "Ssim",
+    "TopOverlap",
+    "TotalVariation",
     "bootstrap_curve",
     "bootstrap_curve_difference",
     "bootstrap_difference",
@@ -46,8 +61,10 @@ __all__ = [
     "bootstrap_statistic",
     "bootstrap_statistics",
     "centre_prior",
+    "compare_maps",
     "energy_inside",
     "localisation_table",
+    "maps_table",
     "perturbation_pictures",
     "perturbation_table",
     "predict",

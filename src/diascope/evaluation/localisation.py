@@ -4,7 +4,7 @@ that lesions sit in the middle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from diascope.evaluation.measures import members
 from diascope.evaluation.measures.localisation import Localisation
+from diascope.evaluation.measures.maps import Maps, chunks
 
 CENTRE_SIGMA = 0.25
-_PIXELS = 1 << 20  # pixels measured at once
 
 
 def centre_prior(
@@ -24,8 +24,8 @@ def centre_prior(
     """Return a centred Gaussian (H, W), 1 at its peak, as a map that has not seen the image.
 
     `sigma` is the standard deviation as a fraction of each side: by default a quarter of the
-    height and a quarter of the width. It matters to the mass inside alone; the pointing game and
-    the average precision see only the order of the pixels, the same for every sigma.
+    height and a quarter of the width. It matters to the mass inside and to Otsu's threshold alone;
+    the other measures see only the order of the pixels, the same for every sigma.
     """
     if not sigma > 0:
         raise ValueError(f"sigma is {sigma}, and must be positive")
@@ -50,18 +50,36 @@ def localisation_table(
     of `centre_prior`. NaN where undefined, such as for an image without a mask.
     """
     chosen = members("localisation") if measures is None else dict(measures)
-    suffixes = ("", "_chance", "_centre")
-    parts: dict[str, list[Tensor]] = {name + s: [] for name in chosen for s in suffixes}
-    count, height, width = heat.shape
+    _, height, width = heat.shape
     prior = centre_prior(height, width, sigma, heat.device)
-    rows = max(1, _PIXELS // (height * width))
-    for start in range(0, max(1, count), rows):  # once for no images, to have the columns
-        maps, inside = heat[start : start + rows], masks[start : start + rows].to(heat.device)
-        for name, measure in chosen.items():
-            parts[name].append(measure(maps, inside))
-            parts[name + "_chance"].append(measure.chance(inside))
-            parts[name + "_centre"].append(measure(prior.expand(maps.shape), inside))
+    same_images(heat, masks)
+    parts = [
+        localised(Maps(heat[rows], masks[rows]), chosen, prior) for rows in chunks(heat)
+    ]  # once for no images, to have the columns
+    return joined(parts)
+
+
+def localised(maps: Maps, measures: Mapping[str, Localisation], prior: Tensor) -> dict[str, Tensor]:
+    """Return the columns (B,) of `localisation_table` for maps with masks, and a prior (H, W)."""
+    assert maps.mask is not None
+    centred = Maps(prior.expand(maps.heat.shape), maps.mask)
+    columns: dict[str, Tensor] = {}
+    for name, measure in measures.items():
+        columns[name] = measure.of(maps)
+        columns[name + "_chance"] = measure.chance(maps.mask)
+        columns[name + "_centre"] = measure.of(centred)
+    return columns
+
+
+def same_images(heat: Tensor, *others: Tensor) -> None:
+    """Raise `ValueError` where tensors hold another number of images than the maps."""
+    for other in others:
+        if len(other) != len(heat):
+            raise ValueError(f"{len(heat)} maps, but {len(other)} images beside them")
+
+
+def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return columns of some images at a time as whole ones."""
     return {
-        name: torch.cat(column).cpu().numpy().astype(np.float32, copy=False)
-        for name, column in parts.items()
+        name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]
     }

@@ -6,9 +6,9 @@ float32 (B,) in [0, 1], higher is better. Each image is measured by itself. What
 - an empty mask: nothing, NaN, and never a hit;
 - a mask of the whole image: NaN, for no map can miss it;
 - a map that is not finite: NaN;
-- a map that is zero everywhere: the mass inside is NaN (there is no mass). The pointing game and
-  the average precision only rank pixels, and a map that is the same everywhere, zero or not,
-  has exactly their chance level.
+- a map that is zero everywhere: the mass inside is NaN (there is no mass). The other measures
+  rank or divide the pixels, and a map that is the same everywhere, zero or not, has exactly
+  their chance level.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
+from diascope.evaluation.measures.maps import Maps, by_chunks
 
 
 class Localisation(ABC):
@@ -36,33 +36,32 @@ class Localisation(ABC):
 
         Raises `ValueError` for shapes that differ, a mask that is not bool, and negative heat.
         """
-        if heat.ndim != 3 or heat.shape != mask.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"heat {tuple(heat.shape)} and mask {tuple(mask.shape)} {mask.dtype}: "
-                "expected (B, H, W) both, the mask bool"
-            )
-        heat = heat.detach().float()
-        finite = heat.isfinite().flatten(1).all(1)
-        heat = torch.where(finite[:, None, None], heat, 0.0)
-        if (heat < 0).any():
-            raise ValueError("heat is negative: render a signed attribution first")
-        inside = mask.to(heat.device)
-        defined = finite & inside.flatten(1).any(1) & ~inside.flatten(1).all(1)
-        return torch.where(defined, self._measure(heat, inside), torch.nan)
+        return by_chunks(lambda *rows: self.of(Maps(*rows)), heat, mask)
+
+    def of(self, maps: Maps) -> Tensor:
+        """Return the measure of maps with masks that other measures look at too."""
+        if maps.mask is None:
+            raise ValueError("these maps have no masks")
+        defined = maps.finite & maps.outlined
+        return torch.where(defined, self._measure(maps, maps.mask), torch.nan)
 
     def chance(self, mask: Tensor) -> Tensor:
-        """Return what a map that is the same everywhere scores: the mask's area share (B,)."""
+        """Return what a map that is the same everywhere scores (B,), NaN where not defined."""
         inside = mask.flatten(1)
         share = self._reached(mask).flatten(1).float().mean(1)
-        return torch.where(inside.any(1) & ~inside.all(1), share, torch.nan)
+        return torch.where(inside.any(1) & ~inside.all(1), self._by_area(share), torch.nan)
 
     @abstractmethod
-    def _measure(self, heat: Tensor, mask: Tensor) -> Tensor:
-        """Return (B,) for finite heat (B, H, W); values of undefined images do not matter."""
+    def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
+        """Return (B,); values of undefined images do not matter."""
 
     def _reached(self, mask: Tensor) -> Tensor:
         """Return the pixels that count as inside."""
         return mask
+
+    def _by_area(self, share: Tensor) -> Tensor:
+        """Return the level of chance (B,) for masks that reach this share of the area."""
+        return share
 
 
 @MEASURES.register("mass_inside")
@@ -70,13 +69,13 @@ class Localisation(ABC):
 class MassInside(Localisation):
     """Measure the share of the map's sum that lies inside the mask; NaN for an all-zero map.
 
-    The energy-based pointing game of Wang et al. 2020 (Score-CAM, arXiv 1910.01279).
+    The energy-based pointing game of Wang et al. 2020 (Score-CAM, arXiv 1910.01279). Of the
+    hairs instead of the lesion it is the share of the saliency that lies on hairs.
     """
 
-    def _measure(self, heat: Tensor, mask: Tensor) -> Tensor:
-        peak = heat.flatten(1).amax(1)[:, None, None]
-        heat = heat / peak  # the sum of large floats does not overflow
-        return (heat * mask).flatten(1).sum(1) / heat.flatten(1).sum(1)
+    def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
+        heat = maps.unit.flatten(1)  # the sum of large floats does not overflow
+        return (heat * mask.flatten(1)).sum(1) / heat.sum(1)
 
 
 @MEASURES.register("pointing")
@@ -95,9 +94,8 @@ class PointingGame(Localisation):
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance is {self.tolerance}, and must not be negative")
 
-    def _measure(self, heat: Tensor, mask: Tensor) -> Tensor:
-        pixels = heat.flatten(1)
-        maxima = pixels == pixels.amax(1, keepdim=True)
+    def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
+        maxima = maps.heat.flatten(1) == maps.peak[:, None]
         hits = maxima & self._reached(mask).flatten(1)
         return hits.sum(1) / maxima.sum(1)
 
@@ -115,16 +113,15 @@ class AveragePrecision(Localisation):
     (`sklearn.metrics.average_precision_score`). It depends on the order of the values alone.
     """
 
-    def _measure(self, heat: Tensor, mask: Tensor) -> Tensor:
-        values, inside = _descending(heat.flatten(1), mask.flatten(1))
-        changes = values[:, 1:] != values[:, :-1]
-        edge = torch.ones_like(changes[:, :1])
-        first, last = torch.cat([edge, changes], 1), torch.cat([changes, edge], 1)  # of each value
-        found = inside.cumsum(1, dtype=torch.int32)  # (B, P)
-        before = torch.where(first, found - inside, 0).cummax(1).values  # found at larger values
-        rank = torch.arange(1, values.shape[1] + 1, device=values.device)
+    def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
+        ranking = maps.ranking
+        edge = torch.ones_like(ranking.inside[:, :1], dtype=torch.bool)
+        first = torch.cat([edge, ranking.changes], 1)  # (B, P), of each value
+        last = torch.cat([ranking.changes, edge], 1)
+        found = ranking.found
+        before = torch.where(first, found - ranking.inside, 0).cummax(1).values  # at larger values
         gain = torch.where(last, found - before, 0)
-        return (gain * (found / rank)).sum(1) / found[:, -1]
+        return (gain * (found / ranking.rank)).sum(1) / found[:, -1]
 
 
 def dilate(mask: Tensor, radius: float) -> Tensor:
@@ -143,20 +140,3 @@ def dilate(mask: Tensor, radius: float) -> Tensor:
         grown[:, dy:] |= wide[:, : height - dy]
         grown[:, : height - dy] |= wide[:, dy:]
     return grown
-
-
-def _descending(heat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows of `heat` (B, P) from large to small, and the mask, 0 or 1, in the same order.
-
-    On the CPU the bits of a float that is not negative, which order as integers, are packed with
-    the mask's into one integer, which numpy sorts some 20 times faster than torch sorts pairs.
-    """
-    if heat.device.type != "cpu":
-        values, order = heat.sort(1, descending=True)
-        return values, mask.gather(1, order).int()
-    bits = heat.contiguous().numpy().view(np.uint32)  # the shift drops the sign of a -0.0
-    packed = (bits << 1) | mask.numpy()
-    packed.sort(axis=1)
-    packed = packed[:, ::-1]
-    values = torch.from_numpy((packed >> 1).astype(np.int32))
-    return values, torch.from_numpy((packed & 1).astype(np.int32))
