@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt
 
-.PHONY: demo test check format bench-attacks bench-training clean
+.PHONY: demo test check format bench-attacks bench-training bench-explanations clean
 
 demo: $(VENV)/.installed  ## train, attack, explain and report on the phantom
 	$(BIN)/diascope demo --out demo
@@ -58,6 +58,14 @@ bench-training: $(VENV)/.installed-dev  ## our training beside the peers': DATA=
 	$(BIN)/python -m benchmarks.training_accuracy --seeds $(SEEDS) $(FLAGS)
 	$(BIN)/python -m benchmarks.training_run --config $(CONFIGS) $(if $(filter cuda,$(DEVICE)),,$(RUN_SET)) $(FLAGS)
 	$(if $(MNIST),$(BIN)/python -m benchmarks.schemes configs/p4/mnist*.yaml --data mnist:$(MNIST) $(SCHEMES))
+	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
+
+# The last row takes its peers about six minutes a round.
+bench-explanations: $(VENV)/.installed-dev  ## our maps and measures beside the peers': STANDARD= DATA= [DEVICE=cuda] [QUICK=1]
+	$(BIN)/python -m benchmarks.explanations $(if $(STANDARD),--model-standard $(STANDARD)) $(FLAGS)
+	$(BIN)/python -m benchmarks.explanations_memory $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.maps $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.road $(if $(STANDARD),--model-standard $(STANDARD)) $(FLAGS)
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 clean:

@@ -19,7 +19,16 @@ from scipy.stats import t as student_t
 from diascope import hardware
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("diascope", "torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
+PACKAGES = (
+    "diascope",
+    "torch",
+    "torchattacks",
+    "foolbox",
+    "adversarial-robustness-toolbox",
+    "captum",
+    "grad-cam",
+    "quantus",
+)
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
@@ -103,8 +112,46 @@ def strength_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def cost_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a table of what each part of a row costs: a line a part, the sum of all first.
+
+    Times are medians over the rounds; in brackets stand the quartiles.
+    """
+    lines = []
+    for record in records:
+        whole = record["spread"]["diascope"]
+        between = f"[{whole['quartile_1']:.3g}, {whole['quartile_3']:.3g}]"
+        lines.append(
+            f"{record['row']:<4}{record['title']}: {whole['median']:.3g} s {between}, "
+            f"{len(record['seconds']['diascope'])} rounds"
+        )
+        for part, seconds in record["costs"].items():
+            lines.append(f"    {part:<40}{statistics.median(seconds):>9.3f} s")
+    return lines
+
+
+def agreement_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a table of how far maps are the same: one line a pair of them.
+
+    `difference` is the largest one of an image's two raw maps, relative to the largest value of
+    the second; `rank` the rank correlation of the two heat maps: the median over the images, and
+    the least.
+    """
+    head = f"{'row':<4}{'what':<24}{'beside':<42}{'images':>7}{'difference':>12}"
+    lines = [f"{head}{'rank correlation':>22}"]
+    for record in records:
+        for found in record["agreement"]:
+            difference = found.get("difference")
+            ranks = found.get("rank")
+            far = "" if difference is None else f"{max(difference):.2g}"
+            near = "" if ranks is None else f"{statistics.median(ranks):.4f}, {min(ranks):.4f}"
+            start = f"{record['row']:<4}{found['what']:<24}{found['beside']:<42}"
+            lines.append(f"{start}{found['images']:>7}{far:>12}{near:>22}")
+    return lines
+
+
 def memory_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a line a row that knows the most memory each contender held on the GPU."""
+    """Return a line a row that knows the most memory each contender held."""
     return [
         f"{record['row']:<4}{record['title']:<42}peak memory: "
         + ", ".join(f"{name} {held / 2**30:.2f} GiB" for name, held in record["peak_bytes"].items())

@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks.record import (
     RESULTS,
     accuracy_lines,
+    agreement_lines,
+    cost_lines,
     memory_lines,
     read,
     run_lines,
@@ -22,7 +24,7 @@ STRENGTH = ("size", "attack", "model", "eps", "peer")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables of speed, of strength, and of trainings."""
+    """Print the tables of speed, memory, maps' agreement, strength, and trainings."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -34,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.quick:
         records = [r for r in records if not r.get("quick")]
     tables = (
-        (speed_lines, [r for r in records if "spread" in r], ("row",)),
+        (speed_lines, [r for r in records if r.get("ratio") or "share" in r], ("row",)),
+        (cost_lines, [r for r in records if "costs" in r], ("row",)),
         (memory_lines, [r for r in records if "peak_bytes" in r], ("row", "title")),
+        (agreement_lines, [r for r in records if "agreement" in r], ("row",)),
         (strength_lines, [r for r in records if "attack" in r], STRENGTH),
         (accuracy_lines, _like_the_last([r for r in records if "accuracies" in r]), ("seed",)),
         (run_lines, [r for r in records if "parts" in r], ("row", "title")),
