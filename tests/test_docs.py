@@ -11,6 +11,8 @@ import torch
 
 from diascope.attacks import attacks
 from diascope.data import Preprocess, load_pixels, open_dataset
+from diascope.evaluation import MEASURES
+from diascope.explain import explainers
 from diascope.models import create_model, save_model
 from diascope.objectives import objectives
 from diascope.training import read_config
@@ -87,3 +89,22 @@ def test_training_names_every_objective_and_option():
         for field in dataclasses.fields(objectives[name]):
             if field.name not in ("attack", "precision"):
                 assert f"`{field.name}`" in TRAINING, (name, field.name)
+
+
+def test_explanations(demo):
+    found = snippets("explanations.md")
+    assert len(found) >= 6
+    names: dict[str, object] = {}
+    for line, text in found:
+        exec(compile("\n" * line + text, DOCS / "explanations.md", "exec"), names)
+    assert names["picture"].shape == (8, 64, 64)
+    assert set(names["maps"]["standard"]) == set(names["methods"])
+    assert names["sums"].gap.max() < 1e-3
+
+
+def test_explanations_name_every_member():
+    text = (DOCS / "explanations.md").read_text()
+    missing = [name for name in explainers if f"`{name}`" not in text]
+    maps = {"localisation", "sharpness", "colour", "agreement", "faithfulness"}
+    missing += [n for n in MEASURES if MEASURES[n].family in maps and f"`{n}`" not in text]
+    assert not missing
