@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import captum.attr
 import pytest
+import scipy.stats
 import torch
 from scipy.ndimage import gaussian_filter
 from tests.nets import Linear, images, small_net
@@ -29,6 +30,7 @@ from diascope.explain.base import as_targets
 from diascope.explain.baselines import baseline_of
 from diascope.explain.gradient import input_gradient
 from diascope.explain.integrated_gradients import quadrature
+from diascope.explain.smoothgrad import _normal
 from diascope.models.frozen import frozen
 from diascope.randomness import Noise
 from diascope.registry import to_settings
@@ -224,6 +226,18 @@ def test_smoothgrads_noise_is_a_share_of_the_images_own_range_and_is_not_clipped
         maps["squared"], maps["mean"].square() + maps["variance"], atol=1e-5, rtol=1e-4
     )
     assert maps["variance"].min() >= 0
+
+
+def test_the_noise_is_standard_normal_and_each_images_own():
+    ids = torch.tensor([1, 2, 2**40 + 1, 1])
+    drawn = _normal(Noise(5, ids), (3, 101, 101))
+    assert drawn.shape == (4, 3, 101, 101)
+    assert torch.equal(drawn[0], drawn[3])
+    flat = drawn[:3].flatten(1).double()
+    assert (flat.corrcoef() - torch.eye(3)).abs().max() < 0.02
+    assert scipy.stats.kstest(flat[:, ::7].flatten().numpy(), "norm").pvalue > 0.01
+    halves = flat[:, : 2 * (flat.shape[1] // 2)].view(3, 2, -1)  # the two values of each pair
+    assert torch.corrcoef(halves.transpose(0, 1).flatten(1))[0, 1].abs() < 0.02
 
 
 def test_a_linear_models_map_is_complete():

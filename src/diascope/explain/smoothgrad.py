@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -79,10 +81,26 @@ class SmoothGrad:
         rows = rows_within(net, x, self.memory)
         for chunk in chunks(len(x), self.samples, rows, x.device):
             drawn = Noise(noise.seed, noise.ids[chunk.image] * _APART + chunk.step)
-            noisy = drawn.normal(x.shape[1:]).to(x).mul_(sigma[chunk.image])
+            noisy = _normal(drawn, x.shape[1:]).to(x).mul_(sigma[chunk.image])
             noisy += x[chunk.image]
             gradient = input_gradient(net, noisy, targets[chunk.image], self.of)
             chunk.add_to(mean, gradient)
             if self.variant != "mean":
                 chunk.add_to(squares, gradient.square())
         return mean.div_(self.samples), squares.div_(self.samples)
+
+
+def _normal(noise: Noise, shape: Sequence[int]) -> Tensor:
+    """Return float32 standard normal values, (B, *shape), in half the time of `Noise.normal`.
+
+    Each 32 bits give a radius and an angle of 16 bits (Box and Muller 1958) and so two values, at
+    most 4.9 in size: fine enough for noise whose mean is taken.
+    """
+    count = math.prod(shape)
+    half = (count + 1) // 2
+    bits = noise.bits((half,))
+    angle = (bits & 0xFFFF).float().mul_(2 * math.pi * 2.0**-16)
+    u = ((bits >> 16) & 0xFFFF).float().add_(0.5).mul_(2.0**-16)  # (0, 1)
+    radius = u.log_().mul_(-2.0).sqrt_()
+    pair = torch.cat([radius * angle.cos(), radius.mul_(angle.sin_())], 1)
+    return pair[:, :count].reshape(len(bits), *shape)
