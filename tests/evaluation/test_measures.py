@@ -18,6 +18,7 @@ from diascope.evaluation.measures.localisation import (
     PointingGame,
     dilate,
 )
+from diascope.evaluation.measures.overlap import AreaOverlap, OtsuOverlap
 from diascope.registry import to_settings
 
 LOCALISATION = [*members("localisation").values(), PointingGame(tolerance=2.0)]
@@ -55,7 +56,8 @@ def test_members_declare_themselves_and_come_back_from_settings(name):
 
 
 def test_the_localisation_family():
-    assert set(members("localisation")) >= {"mass_inside", "pointing", "average_precision"}
+    names = {"mass_inside", "pointing", "average_precision", "iou_otsu", "iou_area"}
+    assert set(members("localisation")) >= names
 
 
 @family
@@ -114,13 +116,17 @@ def test_a_map_that_is_the_same_everywhere_is_at_chance(measure):
     torch.testing.assert_close(measure(torch.full(mask.shape, 0.3), mask), measure.chance(mask))
 
 
-@pytest.mark.parametrize("measure", [AveragePrecision(), PointingGame()], ids=repr)
+BY_ORDER = [AveragePrecision(), PointingGame(), OtsuOverlap(), AreaOverlap()]
+
+
+@pytest.mark.parametrize("measure", BY_ORDER, ids=repr)
 def test_an_empty_map_ranks_nothing_and_is_at_chance(measure):
     _, mask = case()
     chance = measure.chance(mask)
     torch.testing.assert_close(measure(torch.zeros(mask.shape), mask), chance)
     torch.testing.assert_close(measure(-torch.zeros(mask.shape), mask), chance)
-    torch.testing.assert_close(chance, mask.float().mean((1, 2)))
+    area = mask.float().mean((1, 2))
+    torch.testing.assert_close(chance, area / (2 - area) if measure == AreaOverlap() else area)
 
 
 def test_an_empty_map_has_no_mass():

@@ -162,12 +162,12 @@ def _smoothed(x: Tensor) -> Tensor:
     for out, reach in _blocks(width):
         part = lines[:, reach]
         columns[:, out] = part @ band[: part.shape[1], : columns[:, out].shape[1]]
-    columns = columns.view(height, -1)
+    columns = columns.view(height, math.prod(middle) * columns.shape[1])
     rows = columns.new_empty(height - WINDOW + 1, columns.shape[1])
     for out, reach in _blocks(height):
         part = columns[reach]
         torch.mm(band[: len(part), : len(rows[out])].T, part, out=rows[out])
-    return rows.view(len(rows), *middle, -1)
+    return rows.view(len(rows), *middle, width - WINDOW + 1)
 
 
 def _blocks(side: int) -> Iterator[tuple[slice, slice]]:
