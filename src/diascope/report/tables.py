@@ -13,6 +13,8 @@ MEASURES = {
     "mass_inside": ("Mass inside", "share of the map that lies on the lesion"),
     "pointing": ("Pointing game", "share of images whose brightest point lies on the lesion"),
     "average_precision": ("Average precision", "how well brightness ranks the lesion's pixels"),
+    "iou_otsu": ("IoU at Otsu's threshold", "overlap of the lesion and what stands out in the map"),
+    "iou_area": ("IoU at the lesion's area", "overlap of the lesion and as many brightest pixels"),
 }
 SCORES = {
     "accuracy": "Accuracy",
