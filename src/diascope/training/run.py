@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from diascope.training.record import content_of, describe_run
 from diascope.training.state import METRICS, FolderStore
 from diascope.training.team import Team
 
+Change = Callable[[str, Pixels], Pixels]  # of the part "train" or "val"
 CONFIG, SPLIT, PREDICTIONS = "config.yaml", "split.csv", "validation.parquet"
 
 
@@ -54,12 +56,16 @@ class Run:
         return load_model(self.folder)
 
 
-def train_run(config: TrainConfig, folder: Path, progress: Progress) -> Run:
+def train_run(
+    config: TrainConfig, folder: Path, progress: Progress, change: Change | None = None
+) -> Run:
     """Train one run, in `folder`, from the weights that the model's settings name.
 
     A run that stopped goes on, and one that is finished is returned as it is. `config` is
-    resolved, and its stages and search are left to others. Raises `UserError` for mistakes in
-    the data or the model, and for a changed configuration, changed start weights or changed data.
+    resolved, and its stages and search are left to others. `change` is what is made of the images
+    before they are used; it is not part of the configuration, and a finished run is not trained
+    again for another one. Raises `UserError` for mistakes in the data or the model, and for a
+    changed configuration, changed start weights or changed data.
     """
     objective = config.build_objective()
     config = _prepared(config, objective, folder)
@@ -67,7 +73,7 @@ def train_run(config: TrainConfig, folder: Path, progress: Progress) -> Run:
         FolderStore(folder).clear()
         progress.note(f"{folder}: is finished; nothing to resume")
         return open_run(folder)
-    return _train(config, objective, folder, progress)
+    return _train(config, objective, folder, progress, change)
 
 
 def finished(folder: Path) -> bool:
@@ -110,12 +116,20 @@ def _compared(config: TrainConfig, start: str | None) -> dict[str, Any]:
     return {**content, "model": model, "out": None, "stages": [], "search": None}
 
 
-def _train(config: TrainConfig, objective: Objective, folder: Path, progress: Progress) -> Run:
+def _train(
+    config: TrainConfig,
+    objective: Objective,
+    folder: Path,
+    progress: Progress,
+    change: Change | None = None,
+) -> Run:
     fabric = make_fabric(config.training)
     team = Team(fabric)
     progress = progress if team.first else Progress()
     with team.first_goes_first():
         splits, train, val = open_parts(config, progress)
+    if change is not None:
+        train, val = change("train", train), change("val", val)
     check_images(train, val, config.training)
     record = describe_run({"train": train, "val": val}, splits.test, config.model.weights)
     _same_data(folder, record)
