@@ -113,7 +113,7 @@ def strength_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def cost_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a table of what each part of a row costs: a line a part, the sum of all first.
+    """Return a table of what each part of a row costs: a line a part, all at once first.
 
     Times are medians over the rounds; in brackets stand the quartiles.
     """
