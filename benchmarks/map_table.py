@@ -29,6 +29,7 @@ from diascope.models import heads
 from diascope.models.modes import exactly
 
 Columns = dict[str, Any]
+LEVELS = ("chance", "centre")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,17 +100,21 @@ def measured(subject: Subject, test: Test, method: str, regions: bool) -> Column
 
 def table(found: dict[str, Any]) -> str:
     """Return the measures as a Markdown table; chance and centre prior beside localisation."""
+    measures = found["measures"]
     lines = [
         f"{found['images']} images, {found['correct by all']} classified correctly by all.",
         "",
     ]
-    lines += ["| measure | better | a | b | b - a | where all are correct |", "|" + "---|" * 6]
-    for name, line in found["measures"].items():
-        known = name in MEASURES
-        better = ("higher" if MEASURES[name].higher_is_better else "lower") if known else ""
-        each = [*line["each"], ""][:2]
-        rest = [line.get("difference", ""), line.get("correct", "")] if known else ["", ""]
-        lines.append("| " + " | ".join([name.replace("_", " "), better, *each, *rest]) + " |")
+    lines += ["| measure | better | chance | centre | a | b | b - a | b - a, all correct |"]
+    lines += ["|" + "---|" * 8]
+    for name, line in measures.items():
+        if name not in MEASURES:
+            continue
+        better = "higher" if MEASURES[name].higher_is_better else "lower"
+        levels = [measures.get(f"{name}_{of}", {"each": [""]})["each"][0] for of in LEVELS]
+        cells = [name.replace("_", " "), better, *(level.split(" ")[0] for level in levels)]
+        cells += [*[*line["each"], ""][:2], line.get("difference", ""), line.get("correct", "")]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
