@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diascope.explain.base import Need, Rectification, checked_targets, explainers
 from diascope.explain.chunks import rows_within
-from diascope.explain.layers import Layer, branching, find_layer
+from diascope.explain.layers import Layer, branching, find_layer, folded_shift
 from diascope.models.frozen import Arithmetic, FrozenModel, frozen
 from diascope.models.heads import target_score
 
@@ -70,5 +70,8 @@ class GradCAM:
             (gradient,) = torch.autograd.grad(score, outputs[-1], materialize_grads=True)
         maps, gradient = (layer.places.as_map(t) for t in (outputs[-1].detach(), gradient))
         wide = torch.promote_types(maps.dtype, torch.float32)
-        weights = gradient.to(wide).mean((2, 3))  # (B, K')
-        return torch.einsum("bk,bkhw->bhw", weights, maps.to(wide))[:, None]
+        weights, maps = gradient.to(wide).mean((2, 3)), maps.to(wide)  # (B, K'), (B, K', h, w)
+        shift = folded_shift(net, layer)
+        if shift is not None:  # the convolution's own output; the scale is in the weights already
+            maps = maps - shift
+        return torch.einsum("bk,bkhw->bhw", weights, maps)[:, None]

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from diascope.errors import UserError, nearest
+from diascope.models.dense import DenseConv2d
 from diascope.models.features import Layout
+from diascope.models.folding import SplitConv2d
 from diascope.models.frozen import FrozenModel
 from diascope.models.modes import unwrapped
 
@@ -128,7 +130,9 @@ def _named(net: nn.Module, image: Tensor, name: str) -> Layer:
     modules = {n: m for n, m in running(net).named_modules() if n}
     full = name if name in modules else f"backbone.{name}"
     if full not in modules:
-        raise UserError(f"layer '{name}': this model has no such layer; {nearest(name, modules)}")
+        short = (n.removeprefix("backbone.") for n in modules)
+        known = [n for n in short if n.count(".") <= name.count(".")]
+        raise UserError(f"layer '{name}': this model has no such layer; {nearest(name, known)}")
     with torch.no_grad():
         seen = _watch(net, image, {full: modules[full]})[1]
     if not seen:
@@ -215,6 +219,17 @@ def _is_noted(score: Tensor, layer: Layer, edge: GradientEdge) -> bool:
     """Tell whether the score changes with the map's places."""
     (gradient,) = torch.autograd.grad(score, edge, retain_graph=True, materialize_grads=True)
     return bool(layer.places.as_map(gradient).count_nonzero() > 0)
+
+
+def folded_shift(net: nn.Module, layer: Layer) -> Tensor | None:
+    """Return what a batch-norm folded into the layer adds to it beside its scale, (C', 1, 1).
+
+    None where the layer is no convolution with a batch-norm in it.
+    """
+    module = running(net).get_submodule(layer.name)
+    conv = module.conv if isinstance(module, SplitConv2d | DenseConv2d) else module
+    shift = getattr(conv, "folded_shift", None) if isinstance(conv, nn.Conv2d) else None
+    return None if shift is None else shift.view(-1, 1, 1)
 
 
 @contextmanager

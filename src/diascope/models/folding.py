@@ -13,6 +13,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from diascope.models.dense import DenseConv2d, gains_from_dense
+from diascope.models.pooled import ExactConv2d, RoundedMaxPool2d
 
 STEM_CHANNELS = 4  # a convolution over as many channels or fewer takes in the image itself
 _FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
@@ -25,13 +26,15 @@ class Plan:
     pairs: (convolution, batch-norm) where the one's output is all of the other's input.
     stem: the convolution that takes in the image, or None. tiny: the convolutions of maps so
     small that they are better written out, with the maps' height and width. outputs: how many
-    logits there were.
+    logits there were. pool: the max-pooling that takes in the stem's map with no convolution
+    between, or None.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
     stem: str | None = None
     tiny: tuple[tuple[str, tuple[int, int]], ...] = ()
     outputs: int = 0
+    pool: str | None = None
 
     def fits(self, model: nn.Module) -> bool:
         """Tell whether `model` still has these modules."""
@@ -42,7 +45,7 @@ class Plan:
         ) and all(
             isinstance(modules.get(conv), nn.Conv2d)
             for conv in (*dict(self.tiny), *([] if self.stem is None else [self.stem]))
-        )
+        ) and (self.pool is None or type(modules.get(self.pool)) is nn.MaxPool2d)
 
 
 def shallow_copy(model: nn.Module) -> nn.Module:
@@ -91,11 +94,14 @@ def _stir(model: nn.Module) -> None:
                     module._parameters[name] = nn.Parameter(drawn.to(old), requires_grad=False)
 
 
-def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
+def fold(
+    model: nn.Module, plan: Plan, *, split_stem: bool = False, exact_pooling: bool = False
+) -> None:
     """Fold the batch-norms of `plan` into `model`, in place but for its tensors.
 
     split_stem: let the first convolution take in the image as two bfloat16 terms, x = high + low,
-    so that perturbations below the spacing of bfloat16 pixels still act.
+    so that perturbations below the spacing of bfloat16 pixels still act. exact_pooling: compute
+    it in float32 instead, up to the max-pooling behind it, if there is one.
     """
     modules = dict(model.named_modules())
     for conv_name, norm_name in plan.pairs:
@@ -104,7 +110,10 @@ def fold(model: nn.Module, plan: Plan, *, split_stem: bool = False) -> None:
         replace_module(model, norm_name, _rest(norm))
     for name, size in plan.tiny:
         replace_module(model, name, DenseConv2d(modules[name], size))
-    if split_stem and plan.stem is not None:
+    if exact_pooling and plan.stem is not None and plan.pool is not None:
+        replace_module(model, plan.stem, ExactConv2d.of(modules[plan.stem]))
+        replace_module(model, plan.pool, RoundedMaxPool2d.of(modules[plan.pool]))
+    elif split_stem and plan.stem is not None:
         replace_module(model, plan.stem, SplitConv2d(modules[plan.stem]))
 
 
@@ -141,6 +150,8 @@ def _absorb(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     scale = scale if norm.weight is None else scale * norm.weight.detach()
     bias = -mean if conv.bias is None else conv.bias.detach() - mean
     bias = bias * scale if norm.bias is None else bias * scale + norm.bias.detach()
+    shift = bias if conv.bias is None else bias - conv.bias.detach() * scale
+    conv.folded_shift = shift  # norm(y) = scale * y + shift
     weight = conv.weight.detach() * scale.view(-1, 1, 1, 1)
     conv._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
     conv._parameters["bias"] = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
@@ -203,7 +214,18 @@ class _Watch:
                 pairs.append((conv, name))
         stems = [n for n in convs if _is_stem(modules[n], self.read[n], self.runs[n])]
         stem = stems[0] if stems else None
-        return Plan(tuple(pairs), stem, tuple(self._tiny([n for n in convs if n != stem])))
+        tiny = tuple(self._tiny([n for n in convs if n != stem]))
+        return Plan(tuple(pairs), stem, tiny, pool=self._pool(stem))
+
+    def _pool(self, stem: str | None) -> str | None:
+        """Return the max-pooling that ran after the stem before any other convolution."""
+        order, modules = list(self.runs), dict(self.model.named_modules())
+        behind = order[order.index(stem) + 1 :] if stem is not None else []
+        kinds = nn.Conv2d | nn.MaxPool2d
+        first = next((n for n in behind if isinstance(modules[n], kinds)), None)
+        if first is None or type(modules[first]) is not nn.MaxPool2d or self.runs[first] != 1:
+            return None
+        return first
 
     def _tiny(self, convs: list[str]) -> Iterator[tuple[str, tuple[int, int]]]:
         modules = dict(self.model.named_modules())
