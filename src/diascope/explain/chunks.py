@@ -47,8 +47,9 @@ def row_bytes(net: nn.Module, x: Tensor, *, gradient: bool = True) -> int:
     of the image and the arithmetic.
     """
     inner, device = unwrapped(net), x.device.type
+    kind = (getattr(net, "precision", None), getattr(net, "exact_pooling", None))
     low = torch.is_autocast_enabled(device)
-    key = (tuple(x.shape[1:]), x.dtype, device, gradient, getattr(net, "precision", None), low)
+    key = (tuple(x.shape[1:]), x.dtype, device, gradient, kind, low)
     seen = _SEEN.setdefault(inner, {})
     if key not in seen:
         seen[key] = max(1, _look(net, x[:1], gradient))

@@ -68,7 +68,7 @@ class Gradient:
         """
         if not len(x):
             return torch.empty_like(x)
-        with frozen(model, x[:1], precision=self.precision) as net:
+        with frozen(model, x[:1], precision=self.precision, exact_pooling=True) as net:
             targets = checked_targets(net, x, target)
             rows = rows_within(net, x, self.memory) if len(x) > 1 else 1
             total = torch.empty_like(x)

@@ -99,7 +99,7 @@ class IntegratedGradients:
         if not len(x):
             return torch.empty_like(x)
         x, noise = x.detach(), Noise.of(x, generator, ids)
-        with frozen(model, x[:1], precision=self.precision) as net:
+        with frozen(model, x[:1], precision=self.precision, exact_pooling=True) as net:
             targets, total = checked_targets(net, x, target), torch.zeros_like(x)
             way = [v.to(x)[:, None, None, None] for v in quadrature(self.rule, self.steps)]
             for baseline in self._baselines(x, noise):

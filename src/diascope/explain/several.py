@@ -34,8 +34,9 @@ def explain_all(
         made: dict[str, Tensor] = {}
         for precision in dict.fromkeys(_precision(method) for method in methods.values()):
             asked = [key for key, method in methods.items() if _precision(method) == precision]
-            ready: AbstractContextManager[nn.Module]
-            ready = frozen(model, x[:1], precision=precision) if len(x) else nullcontext(model)
+            ready: AbstractContextManager[nn.Module] = nullcontext(model)
+            if len(x):
+                ready = frozen(model, x[:1], precision=precision, exact_pooling=True)
             with ready as net:
                 for key in asked:
                     made[key] = methods[key](net, x, target, generator=same(), ids=ids)

@@ -65,7 +65,7 @@ class SmoothGrad:
         if not len(x):
             return torch.empty_like(x)
         x, noise = x.detach(), Noise.of(x, generator, ids)
-        with frozen(model, x[:1], precision=self.precision) as net:
+        with frozen(model, x[:1], precision=self.precision, exact_pooling=True) as net:
             targets = checked_targets(net, x, target)
             mean, squares = self._moments(net, x, targets, noise)
         if self.variant == "variance":

@@ -39,13 +39,17 @@ class Plan:
     def fits(self, model: nn.Module) -> bool:
         """Tell whether `model` still has these modules."""
         modules = dict(model.named_modules())
-        return all(
-            isinstance(modules.get(conv), nn.Conv2d) and type(modules.get(norm)) in _FOLDED
-            for conv, norm in self.pairs
-        ) and all(
-            isinstance(modules.get(conv), nn.Conv2d)
-            for conv in (*dict(self.tiny), *([] if self.stem is None else [self.stem]))
-        ) and (self.pool is None or type(modules.get(self.pool)) is nn.MaxPool2d)
+        return (
+            all(
+                isinstance(modules.get(conv), nn.Conv2d) and type(modules.get(norm)) in _FOLDED
+                for conv, norm in self.pairs
+            )
+            and all(
+                isinstance(modules.get(conv), nn.Conv2d)
+                for conv in (*dict(self.tiny), *([] if self.stem is None else [self.stem]))
+            )
+            and (self.pool is None or type(modules.get(self.pool)) is nn.MaxPool2d)
+        )
 
 
 def shallow_copy(model: nn.Module) -> nn.Module:
@@ -220,7 +224,9 @@ class _Watch:
     def _pool(self, stem: str | None) -> str | None:
         """Return the max-pooling that ran after the stem before any other convolution."""
         order, modules = list(self.runs), dict(self.model.named_modules())
-        behind = order[order.index(stem) + 1 :] if stem is not None else []
+        if stem is None or isinstance(modules[stem].padding, str):
+            return None
+        behind = order[order.index(stem) + 1 :]
         kinds = nn.Conv2d | nn.MaxPool2d
         first = next((n for n in behind if isinstance(modules[n], kinds)), None)
         if first is None or type(modules[first]) is not nn.MaxPool2d or self.runs[first] != 1:

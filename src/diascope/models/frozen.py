@@ -20,6 +20,7 @@ from diascope.hardware import gains_from_bf16
 from diascope.models.dense import DenseConv2d
 from diascope.models.folding import Plan, fold, folding_plan, replace_module, shallow_copy
 from diascope.models.modes import arithmetic, unwrapped
+from diascope.models.pooled import ExactConv2d
 from diascope.models.strided import StridedConv2d, gains_from_phases
 
 Arithmetic = Literal["auto", "float32", "bf16"]
@@ -41,12 +42,14 @@ class FrozenModel(nn.Module):
         body: Callable[[Tensor], Tensor],
         precision: Arithmetic,
         outputs: int = 0,
+        exact_pooling: bool = False,
     ) -> None:
         super().__init__()
         # past nn.Module's own bookkeeping: its modules and parameters are not this one's
         self.__dict__.update(
             _frozen_from=original, _body=body, precision=precision, _outputs=outputs
         )
+        self.__dict__["exact_pooling"] = exact_pooling
         self.eval()
 
     @property
@@ -84,13 +87,16 @@ def frozen(
     *,
     precision: Arithmetic = "auto",
     compile: bool = False,
+    exact_pooling: bool = False,
 ) -> Iterator[FrozenModel]:
     """Give the fast forward of `model` in eval mode, for as long as its weights stand still.
 
     sample: one or more of the images (B, C, H, W) to come, for a look at how the model runs.
     precision: "bf16" or "float32" for the gradients; "auto" takes bf16 where the hardware gains
     from it (a float64 model stays in float64). compile: run through `torch.compile`, with CUDA
-    graphs on a GPU; it takes minutes to warm up.
+    graphs on a GPU; it takes minutes to warm up. exact_pooling: with bf16, compute the stem in
+    float32 up to the max-pooling behind it, if it has one: what wins there decides which pixel the
+    gradient goes to (`diascope.models.pooled`); for maps that people look at, not for attacks.
 
     On NVIDIA GPUs TF32 and cuDNN's search for the fastest kernel are on inside, and given back
     after: there "float32" multiplies with 10 bits of mantissa and adds in float32, so that a
@@ -108,13 +114,14 @@ def frozen(
         return
     inner = unwrapped(model)
     chosen = _precision(inner, sample, precision)
-    with _fast_kernels(sample.device), _prepared(inner, sample, chosen) as body:
+    exact = exact_pooling and chosen == "bf16"
+    with _fast_kernels(sample.device), _prepared(inner, sample, chosen, exact) as body:
         runner: Callable[[Tensor], Tensor] = body
         if compile:
             mode = "reduce-overhead" if sample.device.type == "cuda" else "default"
             runner = torch.compile(body, mode=mode)
         plan = _PLANS.get(inner)
-        yield FrozenModel(inner, runner, chosen, 0 if plan is None else plan.outputs)
+        yield FrozenModel(inner, runner, chosen, 0 if plan is None else plan.outputs, exact)
 
 
 def _precision(model: nn.Module, sample: Tensor, asked: Arithmetic) -> Arithmetic:
@@ -125,7 +132,9 @@ def _precision(model: nn.Module, sample: Tensor, asked: Arithmetic) -> Arithmeti
 
 
 @contextmanager
-def _prepared(model: nn.Module, sample: Tensor, precision: Arithmetic) -> Iterator[nn.Module]:
+def _prepared(
+    model: nn.Module, sample: Tensor, precision: Arithmetic, exact_pooling: bool
+) -> Iterator[nn.Module]:
     """Give a copy of the model made ready, or the model itself in eval mode if it has none."""
     flags = [(module, module.training) for module in model.modules()]
     try:
@@ -135,23 +144,30 @@ def _prepared(model: nn.Module, sample: Tensor, precision: Arithmetic) -> Iterat
     try:
         body.eval()
         if body is not model:
-            _make_ready(model, body, sample, precision)
+            _make_ready(model, body, sample, precision, exact_pooling)
         yield body
     finally:
         for module, training in flags:
             module.training = training
 
 
-def _make_ready(model: nn.Module, body: nn.Module, sample: Tensor, precision: Arithmetic) -> None:
+def _make_ready(
+    model: nn.Module,
+    body: nn.Module,
+    sample: Tensor,
+    precision: Arithmetic,
+    exact_pooling: bool,
+) -> None:
     plan = _PLANS.get(model)
     if plan is None or not plan.fits(body):
         plan = folding_plan(body, sample[:1]) if len(sample) else Plan()
         if len(sample):  # without an image nothing is seen
             _PLANS[model] = plan
     with torch.no_grad():
-        fold(body, plan, split_stem=precision == "bf16")
+        fold(body, plan, split_stem=precision == "bf16", exact_pooling=exact_pooling)
         for module in body.modules():
             weights_of = isinstance(module, nn.Conv2d | nn.Linear | DenseConv2d)
+            weights_of = weights_of and not isinstance(module, ExactConv2d)
             for name, parameter in list(module._parameters.items()):
                 if parameter is None:
                     continue
