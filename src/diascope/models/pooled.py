@@ -80,7 +80,7 @@ class _LowGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None]:
         conv = ctx.conv
-        gradient: Tensor = conv2d_input(
+        gradient: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
             ctx.size,
             conv.low,
             seed.bfloat16(),
