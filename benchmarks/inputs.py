@@ -126,8 +126,13 @@ def open_bench(args: argparse.Namespace, kinds: Sequence[str], count: int, size:
 
 
 def untrained(seed: int, tiny: bool = False) -> Classifier:
-    """Return a ResNet-18 of random weights, the same for the same seed; `tiny` for smoke tests."""
-    options: dict[str, Any] = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]} if tiny else {}
+    """Return a ResNet-18 of random weights, the same for the same seed; `tiny` for smoke tests.
+
+    Every residual branch counts: timm would have all of them begin at zero, so that nine tenths
+    of the pixels had no gradient.
+    """
+    options: dict[str, Any] = {"zero_init_last": False}
+    options |= {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]} if tiny else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return create_model("resnet18", num_classes=CLASSES, **options)

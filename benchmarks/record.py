@@ -137,7 +137,7 @@ def agreement_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
     the second; `rank` the rank correlation of the two heat maps: the median over the images, and
     the least.
     """
-    head = f"{'row':<4}{'what':<24}{'beside':<42}{'images':>7}{'difference':>12}"
+    head = f"{'row':<4}{'what':<30}{'beside':<22}{'images':>7}{'difference':>12}"
     lines = [f"{head}{'rank correlation':>22}"]
     for record in records:
         for found in record["agreement"]:
@@ -145,7 +145,7 @@ def agreement_lines(records: Iterable[Mapping[str, Any]]) -> list[str]:
             ranks = found.get("rank")
             far = "" if difference is None else f"{max(difference):.2g}"
             near = "" if ranks is None else f"{statistics.median(ranks):.4f}, {min(ranks):.4f}"
-            start = f"{record['row']:<4}{found['what']:<24}{found['beside']:<42}"
+            start = f"{record['row']:<4}{found['what']:<30}{found['beside']:<22}"
             lines.append(f"{start}{found['images']:>7}{far:>12}{near:>22}")
     return lines
 

@@ -5,7 +5,7 @@ first and, apart from that, the least relevant first, for everyone. Ours and gra
 probability's loss, quantus' whether the class is still predicted. quantus ends with an error on
 images of three channels; it is given their mean over the channels, a third of the values to
 solve for, a model that repeats them, and, as it has no least relevant first, the maps and then
-their negatives. It looks at the first batch only, which is here all images.
+the same upside down. It looks at the first batch only, which is here all images.
 
 The same run compares how removed pixels are filled in, without noise, and the values of ours and
 grad-cam's, whose ROADCombined is half of ours.
@@ -125,7 +125,7 @@ def gradcam_road(model: nn.Module, x: Tensor, y: Tensor, heat: Tensor) -> Conten
 
 
 def quantus_road(model: nn.Module, x: Tensor, y: Tensor, heat: Tensor) -> Contender:
-    """Return quantus' ROAD twice, {percentage: accuracy}: by the maps and by their negatives."""
+    """Return quantus' ROAD twice, {percentage: accuracy}: by the maps and upside down."""
     import quantus
 
     measure = quantus.ROAD(
@@ -142,12 +142,12 @@ def quantus_road(model: nn.Module, x: Tensor, y: Tensor, heat: Tensor) -> Conten
                 repeated,
                 grey,
                 targets,
-                sign * maps,
+                ordered,
                 channel_first=True,
                 batch_size=len(grey),
                 device=device,
             )
-            for sign in (1, -1)
+            for ordered in (maps, maps.max() - maps)
         ]
 
     return run

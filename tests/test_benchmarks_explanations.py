@@ -37,7 +37,11 @@ def test_rows_of_explanations_write_whole_records_and_the_maps_agree(tmp_path, c
     assert rows["x-b"]["seconds"]["best knobs"] <= rows["x-a"]["seconds"]["defaults"]
     found = {(pair["what"], pair["beside"]): pair for pair in rows["x-q"]["agreement"]}
     for what in explanations_agreement.SAME:
-        assert max(found[what, "captum"]["difference"]) < 1e-4
+        at_kinks = 0.05 if what == "integrated_gradients" else 1e-4
+        assert max(found[what, "captum"]["difference"]) < at_kinks
+        assert max(found[what, "captum in float64"]["difference"]) < at_kinks
+        assert max(found[f"captum's {what}", "captum in float64"]["difference"]) < at_kinks
+        assert min(found[what, "captum"]["rank"]) > 0.9995
         assert len(found[what, "ours in float32"]["rank"]) > 0
     capsys.readouterr()
     table.main(["--quick", "--results", str(tmp_path)])
