@@ -150,6 +150,14 @@ def test_the_model_and_the_input_are_left_alone(measure):
 
 
 @each
+def test_models_and_images_in_double_precision(measure):
+    net, x, heat = small_net(), images(2), torch.rand(2, 16, 16)
+    expected = measure(net, x, 1, heat)
+    found = measure(net.double(), x.double(), 1, heat.double())
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@each
 def test_single_logit_models_count_against_class_0(measure):
     x, heat = bright(2), truth(2)
     two = looks_at(window())

@@ -119,6 +119,17 @@ def test_many_images_are_measured_some_at_a_time(name, monkeypatch):
     torch.testing.assert_close(measured(name, case), whole, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@each
+def test_a_gpu_measures_the_same(name):
+    if MEASURES[name].family == "faithfulness":
+        pytest.skip("the model of this test is on the CPU")
+    case = case_of()
+    found = measured(name, case | {"heat": case["heat"].cuda()})
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), measured(name, case), rtol=1e-4, atol=1e-5)
+
+
 @each
 def test_the_docstring_says_what_it_measures(name):
     assert MEASURES[name].__doc__.startswith("Measure ")

@@ -11,7 +11,6 @@ no matrix is built, and images and channels are solved side by side, each to its
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +45,7 @@ def impute(
     start = (x if start is None else start).detach().float()
     known = ~removed[:, None]
     start = torch.where(known, x.detach().float(), start)
-    defined = start.isfinite().flatten(1).all(1) & known.flatten(1).any(1)  # (B,)
+    defined = start.flatten(1).sum(1).isfinite() & known.flatten(1).any(1)  # (B,)
     start = torch.where(defined[:, None, None, None], start, 0.0)
     numbers = _NUMBERS if x.device.type == "cpu" else 64 * _NUMBERS
     rows = max(1, numbers // max(1, math.prod(x.shape[1:])))
@@ -58,81 +57,112 @@ def impute(
     return torch.where(defined[:, None, None, None], filled, torch.nan)
 
 
-@dataclass(eq=False)
+class _Line:
+    """Values of a grid end to end: each row and each plane is followed by zeros.
+
+    A shift of the whole is then a shift of every row, so that neighbours are summed by additions
+    of contiguous memory. `whole` has `halo` zeros before and after its `core` (B, C, P), in which
+    are the P places of each plane, zeros included; `inside` are the values, (B, C, H, W).
+    """
+
+    def __init__(self, grid: _Grid) -> None:
+        self.whole = grid.unknown.new_zeros(grid.size + 2 * grid.halo)
+        core = self.whole[grid.halo : grid.halo + grid.size]
+        self.core = core.view(grid.count, grid.planes, -1)
+        planes = core.view(grid.count, grid.planes, grid.rows, grid.row)
+        self.inside = planes[:, :, : grid.height, : grid.width]
+        self.below, self.right = planes[:, :, grid.height :], planes[..., grid.width :]
+        self.pairs = core.view(grid.count, grid.planes, grid.rows // 2, 2, grid.row // 2, 2)
+        self.before, self.after = self.whole[:-1], self.whole[1:]
+
+
 class _Grid:
     """One grid of the cycle: `unknown` (B, H, W), 1 where a value is sought; C planes an image.
 
-    Values lie end to end in one vector, each row and each plane followed by zeros, so that a
-    shift of the whole vector is a shift of every row: the neighbours' sums are then additions of
-    contiguous memory. A vector has `halo` zeros before and after its core.
+    The masks have the places of a plane, (B, 1, P).
     """
 
-    unknown: Tensor
-    planes: int
-    scratch: tuple[Tensor, Tensor] = field(init=False)
+    def __init__(self, unknown: Tensor, planes: int) -> None:
+        self.unknown, self.planes = unknown, planes
+        self.count, self.height, self.width = unknown.shape
+        self.rows, self.row = (
+            (self.height + 2) // 2 * 2,
+            (self.width + 2) // 2 * 2,
+        )  # even, one is 0
+        self.halo, self.size = self.row + 1, self.count * planes * self.rows * self.row
+        self.right, self.start, self.solution, self.spare = (_Line(self) for _ in range(4))
+        self._sums, self._spread = _Line(self), _Line(self)
+        a, b, row, end = self._sums.whole, self._spread.whole, self.row, self.halo + self.size
+        self._views = (
+            (self._sums.after, a[1:-1], a[2:], b[1:-1]),
+            (b[row:-1], b[: -1 - row], a[row:-1]),
+            (a[self.halo : end], a[self.halo + row : end + row], b[self.halo : end]),
+        )
+        self.odd = bool(self.height % 2 or self.width % 2)
+        self._masks()
 
-    def __post_init__(self) -> None:
-        count, height, width = self.unknown.shape
-        self.height, self.width = height, width
-        self.rows, self.row = (height + 2) // 2 * 2, (width + 2) // 2 * 2  # even, one is zero
-        self.halo = self.row + 1
-        self.size = count * self.planes * self.rows * self.row
-        self.scratch = self.vector(), self.vector()
-        self.solution, self.start, self.spare = self.vector(), self.vector(), self.vector()
-        self.right = self.vector()
-        ones, unknown = self.vector(), self.vector()
-        self.inside(ones).fill_(1)
-        self.inside(unknown).copy_(self.unknown[:, None])
-        u, neighbours = self.core(unknown), self.spread(ones)
-        diagonal = (neighbours - 4 * self.core(ones)) / 12
-        diagonal = torch.where(diagonal > 0, diagonal, 1.0)
-        smoothing = torch.where(neighbours > 0, neighbours, 1.0)
-        self.mask = u
-        self.inverse = u / diagonal
+    def _masks(self) -> None:
+        u = F.pad(self.unknown, (0, self.row - self.width, 0, self.rows - self.height))
+        u = u.view(self.count, 1, -1)
+        down, across = (
+            _spread_ones(inside, size, u)
+            for inside, size in ((self.height, self.rows), (self.width, self.row))
+        )
+        spread = (down[:, None] * across).view(-1)
+        diagonal = torch.where(spread > 4, (spread - 4) / 12, 1.0)
+        smoothing = torch.where(spread > 0, spread, 1.0)
+        self.inverse, self.sweep = u / diagonal, u / (12 * diagonal)
         self.minus_12th, self.of_diagonal = u / -12, u * (diagonal + 1 / 3)
-        self.sweep = u / (12 * diagonal)
         self.up, self.down = u / smoothing, u / (12 * smoothing)
 
-    def vector(self) -> Tensor:
-        """Return zeros, halo included."""
-        return self.unknown.new_zeros(self.size + 2 * self.halo, dtype=torch.float32)
-
-    def core(self, vector: Tensor) -> Tensor:
-        """Return the vector without its halo."""
-        return vector[self.halo : self.halo + self.size]
-
-    def planed(self, core: Tensor) -> Tensor:
-        """Return a core as planes (B, C, rows, row), zeros included."""
-        return core.view(-1, self.planes, self.rows, self.row)
-
-    def inside(self, vector: Tensor) -> Tensor:
-        """Return the values themselves, (B, C, H, W)."""
-        return self.planed(self.core(vector))[:, :, : self.height, : self.width]
-
-    def spread(self, vector: Tensor) -> Tensor:
+    def spread(self, line: _Line) -> Tensor:
         """Return the core of the 3x3 sums with weights 1 2 1 by 1 2 1, valid until the next."""
-        (a, b), row, halo, end = self.scratch, self.row, self.halo, self.halo + self.size
-        torch.add(vector[1:], vector[:-1], out=a[1:])
-        torch.add(a[1:-1], a[2:], out=b[1:-1])
-        torch.add(b[row:-1], b[: -1 - row], out=a[row:-1])
-        return torch.add(a[halo:end], a[halo + row : end + row], out=b[halo:end])
+        (twos, left, here, threes), (above, same, twice), (top, bottom, found) = self._views
+        torch.add(line.after, line.before, out=twos)
+        torch.add(left, here, out=threes)
+        torch.add(above, same, out=twice)
+        torch.add(top, bottom, out=found)
+        return self._spread.core
 
-    def neighbours(self, vector: Tensor) -> Tensor:
+    def neighbours(self, line: _Line) -> Tensor:
         """Return 12 times the weighted sum of each value's neighbours, valid until the next."""
-        return self.spread(vector).sub_(self.core(vector), alpha=4)
+        return self.spread(line).sub_(line.core, alpha=4)
 
-    def clear(self, core: Tensor) -> Tensor:
+    def outflow(self, line: _Line) -> Tensor:
+        """Return each unknown value less its neighbours' weighted sum, A x; until the next."""
+        return self.spread(line).mul_(self.minus_12th).addcmul_(self.of_diagonal, line.core)
+
+    def restrict(self, coarse: _Grid) -> None:
+        """Bring the weighted residual, in `spare`, to the coarse grid's `right`: P^T."""
+        self.spread(self.spare)
+        self._clear(self._spread)
+        pairs = self._spread.pairs[:, :, : coarse.height, :, : coarse.width]
+        rows = pairs[:, :, :, 0] + pairs[:, :, :, 1]
+        torch.add(rows[..., 0], rows[..., 1], out=coarse.right.inside)
+
+    def prolong(self, coarse: _Grid) -> Tensor:
+        """Return the coarse grid's `solution` in between, before its weights `up`: P."""
+        pairs = self.spare.pairs
+        for column in (0, 1):
+            pairs[:, :, : coarse.height, 0, : coarse.width, column] = coarse.solution.inside
+        pairs[:, :, :, 1] = pairs[:, :, :, 0]
+        self._clear(self.spare)
+        return self.spread(self.spare)
+
+    def _clear(self, line: _Line) -> None:
         """Put zeros back around planes whose last row or column has no pair."""
-        planes = self.planed(core)
-        if self.height % 2:
-            planes[:, :, self.height :] = 0
-        if self.width % 2:
-            planes[..., self.width :] = 0
-        return core
+        if self.odd:
+            line.below.zero_()
+            line.right.zero_()
 
-    def squares(self, core: Tensor) -> Tensor:
-        """Return a core, zeros included, as pairs of rows and columns (B, C, h, 2, w, 2)."""
-        return core.view(-1, self.planes, self.rows // 2, 2, self.row // 2, 2)
+
+def _spread_ones(inside: int, size: int, like: Tensor) -> Tensor:
+    """Return the sums with weights 1 2 1 of a line of ones within zeros, (size,); 0 outside."""
+    line = torch.zeros(size, dtype=like.dtype, device=like.device)
+    line[:inside] = 4
+    line[0] -= 1
+    line[inside - 1] -= 1
+    return line
 
 
 def _grids(removed: Tensor, planes: int) -> list[_Grid]:
@@ -153,64 +183,40 @@ def _cycle(grids: list[_Grid]) -> None:
     One sweep of Jacobi before and one after, as multigrid wants it to stay symmetric. With these
     weights a sweep takes away two thirds of all that a coarser grid cannot see.
     """
-    grid = grids[0]
-    first, found = grid.core(grid.start), grid.core(grid.solution)
-    torch.mul(grid.core(grid.right), grid.inverse, out=first)
+    grid, first, found = grids[0], grids[0].start.core, grids[0].solution.core
+    torch.mul(grid.right.core, grid.inverse, out=first)
     if len(grids) == 1:
         found.copy_(first)
         for _ in range(_COARSEST_SWEEPS):
             torch.addcmul(first, grid.sweep, grid.neighbours(grid.solution), out=found)
         return
-    spare = grid.core(grid.spare)
-    torch.mul(grid.neighbours(grid.start), grid.down, out=spare)  # the residual, weighted
-    coarse = grids[1]
-    h, w = coarse.height, coarse.width
-    four = grid.squares(grid.clear(grid.spread(grid.spare)))[:, :, :h, :, :w]
-    pairs = four[:, :, :, 0] + four[:, :, :, 1]
-    torch.add(pairs[..., 0], pairs[..., 1], out=coarse.inside(coarse.right))
+    torch.mul(grid.neighbours(grid.start), grid.down, out=grid.spare.core)  # the residual
+    grid.restrict(grids[1])
     _cycle(grids[1:])
-    correction = coarse.inside(coarse.solution)[:, :, :, None, :, None]
-    grid.squares(spare)[:, :, :h, :, :w] = correction
-    grid.clear(spare)
-    torch.addcmul(first, grid.up, grid.spread(grid.spare), out=found)
+    torch.addcmul(first, grid.up, grid.prolong(grids[1]), out=found)
     torch.addcmul(first, grid.sweep, grid.neighbours(grid.solution), out=found)
 
 
 def _solved(start: Tensor, removed: Tensor, tolerance: float) -> Tensor:
     """Return the solution from `start`, whose kept pixels are the known values."""
-    count, planes = start.shape[:2]
-    grids = _grids(removed, planes)
-    fine = grids[0]
-    values, way = fine.vector(), fine.vector()
-    fine.inside(values).copy_(start)
-    fine.core(fine.right).copy_(_outflow(fine, values)).neg_()  # the residual
-    x, residual, z, p = (
-        fine.core(each).view(count * planes, -1)
-        for each in (values, fine.right, fine.solution, way)
-    )
-    pixels = removed.flatten(1).sum(1).clamp_min(1).repeat_interleave(planes)
-    before = torch.ones_like(x[:, 0])
+    grids = _grids(removed, start.shape[1])
+    grid = grids[0]
+    values, way = _Line(grid), _Line(grid)
+    values.inside.copy_(start)
+    x, p, residual, z = values.core, way.core, grid.right.core, grid.solution.core
+    torch.neg(grid.outflow(values), out=residual)
+    limit = tolerance * removed.flatten(1).sum(1).clamp_min(1).sqrt()[:, None]  # (B, 1)
+    before = torch.ones_like(x[..., 0])  # (B, C)
     for _ in range(_STEPS):
-        unsolved = torch.linalg.vector_norm(residual, dim=1) > tolerance * pixels.sqrt()
+        unsolved = torch.linalg.vector_norm(residual, dim=2) > limit
         if not unsolved.any():
             break
         _cycle(grids)
-        now = _products(residual, z)
-        p.mul_((now / before)[:, None]).add_(z)
-        change = _outflow(fine, way).view_as(p)
-        length = torch.where(unsolved, now / _products(p, change), 0.0)[:, None]
+        now = torch.linalg.vecdot(residual, z)
+        p.mul_((now / before)[..., None]).add_(z)
+        change = grid.outflow(way)
+        length = torch.where(unsolved, now / torch.linalg.vecdot(p, change), 0.0)[..., None]
         before = torch.where(unsolved, now, 1.0)
         x.addcmul_(length, p)
         residual.addcmul_(-length, change)
-    return fine.inside(values).clone()
-
-
-def _outflow(grid: _Grid, vector: Tensor) -> Tensor:
-    """Return each unknown value less its neighbours' weighted sum, the core of A x."""
-    spread = grid.spread(vector).mul_(grid.minus_12th)
-    return spread.addcmul_(grid.of_diagonal, grid.core(vector))
-
-
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of each row, (n, m) and (n, m) -> (n,)."""
-    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
+    return values.inside.clone()

@@ -125,13 +125,14 @@ def _bounds(interval: Interval) -> tuple[float, float, float]:
 
 
 def _shares(name: str, maps: Maps, region: Tensor) -> dict[str, Tensor]:
-    measure, on = MassInside(), Maps(maps.heat, region.to(maps.heat.device))
+    region = region.to(maps.heat.device)
+    measure, on = MassInside(), Maps(maps.heat, region)
     share = torch.where(maps.finite, measure.of(on), torch.nan)
     return {f"{name}_share": share, f"{name}_share_chance": measure.chance(region)}
 
 
 def _agreements(name: str, maps: Maps, other: Tensor) -> dict[str, Tensor]:
-    others = Maps(other)
+    others = Maps(other.to(maps.heat.device))
     return {f"{name}_{key}": each.of(maps, others) for key, each in members("agreement").items()}
 
 

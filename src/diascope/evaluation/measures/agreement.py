@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
-from diascope.evaluation.measures.maps import Maps, by_chunks, rank_correlation
+from diascope.evaluation.measures.maps import Maps, by_chunks, count, rank_correlation
 
 WINDOW, SIGMA = 11, 1.5
 PERCENTILE = 99.0  # of `render`
@@ -40,15 +40,16 @@ class Agreement(ABC):
 
         Raises `ValueError` for shapes that differ and for negative heat.
         """
-        return by_chunks(lambda *rows: self.of(*(Maps(each) for each in rows)), heat, other)
+        return by_chunks(
+            lambda *rows: self.of(*(Maps(each.to(heat.device)) for each in rows)), heat, other
+        )
 
     def of(self, maps: Maps, others: Maps) -> Tensor:
-        """Return the measure of maps that other measures look at too."""
+        """Return the measure of maps, of one device, that other measures look at too."""
         if maps.heat.shape != others.heat.shape:
             shapes = tuple(maps.heat.shape), tuple(others.heat.shape)
             raise ValueError(f"maps of shapes {shapes[0]} and {shapes[1]} do not pair")
-        defined = maps.varied & others.varied.to(maps.varied.device)
-        return torch.where(defined, self._measure(maps, others), torch.nan)
+        return torch.where(maps.varied & others.varied, self._measure(maps, others), torch.nan)
 
     @abstractmethod
     def _measure(self, maps: Maps, others: Maps) -> Tensor:
@@ -116,27 +117,23 @@ class TopOverlap(Agreement):
             raise ValueError(f"share is {self.share}, and must lie between 0 and 1")
 
     def _measure(self, maps: Maps, others: Maps) -> Tensor:
-        count = max(1, round(self.share * maps.values.shape[1]))
+        size = max(1, round(self.share * maps.values.shape[1]))
         (above_a, tied_a, part_a), (above_b, tied_b, part_b) = (
-            self._region(each, count) for each in (maps, others)
+            self._region(each, size) for each in (maps, others)
         )
         common = (
-            _count(above_a & above_b)
-            + _count(above_a & tied_b) * part_b
-            + _count(tied_a & above_b) * part_a
-            + _count(tied_a & tied_b) * torch.minimum(part_a, part_b)
+            count(above_a & above_b)
+            + count(above_a & tied_b) * part_b
+            + count(tied_a & above_b) * part_a
+            + count(tied_a & tied_b) * torch.minimum(part_a, part_b)
         )
-        return common / (2 * count - common)
+        return common / (2 * size - common)
 
-    def _region(self, maps: Maps, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _region(self, maps: Maps, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pixels above the edge, those at it, (B, P), and the part that fits in (B,)."""
-        heat, edge = maps.heat.flatten(1), maps.values[:, count - 1 : count]
+        heat, edge = maps.heat.flatten(1), maps.values[:, size - 1 : size]
         above, tied = heat > edge, heat == edge
-        return above, tied, (count - _count(above)) / _count(tied)
-
-
-def _count(pixels: Tensor) -> Tensor:
-    return pixels.count_nonzero(1).float()
+        return above, tied, (size - count(above)) / count(tied)
 
 
 def _rendered(maps: Maps) -> Tensor:
@@ -161,7 +158,7 @@ def _smoothed(x: Tensor) -> Tensor:
     columns = lines.new_empty(len(lines), width - WINDOW + 1)
     for out, reach in _blocks(width):
         part = lines[:, reach]
-        columns[:, out] = part @ band[: part.shape[1], : columns[:, out].shape[1]]
+        torch.mm(part, band[: part.shape[1], : out.stop - out.start], out=columns[:, out])
     columns = columns.view(height, math.prod(middle) * columns.shape[1])
     rows = columns.new_empty(height - WINDOW + 1, columns.shape[1])
     for out, reach in _blocks(height):

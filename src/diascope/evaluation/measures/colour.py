@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
-from diascope.evaluation.measures.maps import Maps, by_chunks, rank_correlation, ranks
+from diascope.evaluation.measures.maps import Maps, by_chunks, centred_ranks, rank_correlation
 
 _ZERO = 1e-9  # a variance below it is that of equal colours: 8-bit steps give at least 1e-8
 
@@ -58,8 +58,8 @@ class ColourVariation:
             raise ValueError(f"images {shapes[0]} do not fit maps {shapes[1]}")
         variance = colour_variance(x.to(maps.heat.device), self.window, maps.mask)
         inside = maps.mask.flatten(1)
-        a, b = (ranks(each.flatten(1), inside) for each in (maps.heat, variance))
-        return torch.where(maps.finite, rank_correlation(a, b, inside), torch.nan)
+        a, b = (centred_ranks(each.flatten(1), inside) for each in (maps.heat, variance))
+        return torch.where(maps.finite, rank_correlation(a, b), torch.nan)
 
 
 def colour_variance(x: Tensor, window: int, mask: Tensor | None = None) -> Tensor:

@@ -58,7 +58,8 @@ class _PixelCurve(Faithfulness):
             image = chunk.image
             there = rank[image] < moved[chunk.step][:, None, None]
             logits = net(torch.where(there[:, None], after[image], before[image]))
-            curve[image, chunk.step] = target_score(logits, target[image], "probability")
+            score = target_score(logits, target[image], "probability")
+            curve[image, chunk.step] = score.float()
         return curve
 
     def _summary(self, curve: Tensor) -> Tensor:

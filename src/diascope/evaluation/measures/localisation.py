@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
-from diascope.evaluation.measures.maps import Maps, by_chunks
+from diascope.evaluation.measures.maps import Maps, by_chunks, count, runs
 
 
 class Localisation(ABC):
@@ -47,9 +47,10 @@ class Localisation(ABC):
 
     def chance(self, mask: Tensor) -> Tensor:
         """Return what a map that is the same everywhere scores (B,), NaN where not defined."""
-        inside = mask.flatten(1)
-        share = self._reached(mask).flatten(1).float().mean(1)
-        return torch.where(inside.any(1) & ~inside.all(1), self._by_area(share), torch.nan)
+        inside, reached = (count(each.flatten(1)) for each in (mask, self._reached(mask)))
+        size = mask[:1].numel() or 1
+        defined = (inside > 0) & (inside < size)
+        return torch.where(defined, self._by_area(reached / size), torch.nan)
 
     @abstractmethod
     def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class PointingGame(Localisation):
     def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
         maxima = maps.heat.flatten(1) == maps.peak[:, None]
         hits = maxima & self._reached(mask).flatten(1)
-        return hits.sum(1) / maxima.sum(1)
+        return count(hits) / count(maxima)
 
     def _reached(self, mask: Tensor) -> Tensor:
         return dilate(mask, self.tolerance)
@@ -115,13 +116,13 @@ class AveragePrecision(Localisation):
 
     def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
         ranking = maps.ranking
-        edge = torch.ones_like(ranking.inside[:, :1], dtype=torch.bool)
-        first = torch.cat([edge, ranking.changes], 1)  # (B, P), of each value
-        last = torch.cat([ranking.changes, edge], 1)
-        found = ranking.found
-        before = torch.where(first, found - ranking.inside, 0).cummax(1).values  # at larger values
-        gain = torch.where(last, found - before, 0)
-        return (gain * (found / ranking.rank)).sum(1) / found[:, -1]
+        precision = ranking.found / ranking.rank  # (B, P), wrong within runs of equal values
+        first, more, later = runs(ranking.ties)
+        flat = precision.view(-1)
+        last = flat[first + more]
+        flat[first] = last
+        flat[later] = last.repeat_interleave(more)
+        return (precision * ranking.inside).sum(1) / ranking.found[:, -1]
 
 
 def dilate(mask: Tensor, radius: float) -> Tensor:

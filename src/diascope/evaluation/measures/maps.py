@@ -12,7 +12,7 @@ from torch import Tensor
 
 _INDEX = np.uint64(0xFFFF_FFFF)
 _SIZE_BITS = np.uint32(0x7FFF_FFFF)  # of a float32, without its sign
-_PIXELS = {"cpu": 1 << 18}  # measured at once: what stays in a core's cache
+_PIXELS = {"cpu": 1 << 19}  # measured at once: what stays in a core's cache
 _PIXELS_ELSEWHERE = 1 << 24
 
 
@@ -58,9 +58,9 @@ class Ranking:
         return self.inside.cumsum(1, dtype=torch.int32)
 
     @cached_property
-    def changes(self) -> Tensor:
-        """Whether a smaller value follows, at each place but the last: (B, P - 1)."""
-        return self.values[:, 1:] != self.values[:, :-1]
+    def ties(self) -> Tensor:
+        """Whether an equal value follows, at each place but the last: (B, P - 1)."""
+        return self.values[:, 1:] == self.values[:, :-1]
 
 
 class Maps:
@@ -125,8 +125,8 @@ class Maps:
 
     @cached_property
     def ranks(self) -> Tensor:
-        """Twice the rank of each pixel, counted from 1 for the smallest: (B, P), see `ranks`."""
-        return ranks(self.heat.flatten(1))
+        """Twice the rank of each pixel less the mean, (B, P) float64: `centred_ranks`."""
+        return centred_ranks(self.heat.flatten(1))
 
 
 def descending(heat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,70 +139,83 @@ def descending(heat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if heat.device.type != "cpu":
         values, order = heat.sort(1, descending=True)
         return values, mask.gather(1, order).int()
-    bits = heat.contiguous().numpy().view(np.uint32)  # the shift drops the sign of a -0.0
-    packed = (bits << 1) | mask.numpy()
+    packed = heat.contiguous().numpy().view(np.uint32) << 1  # it drops the sign of a -0.0
+    packed |= mask.numpy()
     packed.sort(axis=1)
     packed = packed[:, ::-1]
-    values = torch.from_numpy((packed >> 1).astype(np.int32))
-    return values, torch.from_numpy((packed & 1).astype(np.int32))
+    bits, chosen = packed >> 1, packed & 1
+    return torch.from_numpy(bits.view(np.int32)), torch.from_numpy(chosen.view(np.int32))
 
 
-def ranks(values: Tensor, inside: Tensor | None = None) -> Tensor:
-    """Return twice the average rank of each pixel among those inside, (B, P) float32.
+def count(pixels: Tensor) -> Tensor:
+    """Return how many of the pixels (B, P) bool are True, (B,) int64; fast, on the CPU too."""
+    if pixels.device.type != "cpu":
+        return pixels.count_nonzero(1)
+    return torch.tensor([np.count_nonzero(row) for row in pixels.numpy()], dtype=torch.int64)
 
-    values (B, P), not negative; ranks count from 1 for the smallest, equal values share the mean
-    of theirs, doubled so that it is whole. Pixels outside have ranks beyond all of those inside.
-    Exact up to 8 million pixels. On the CPU value and place are packed into one integer, which
-    numpy sorts three times faster than it finds an order.
+
+def centred_ranks(values: Tensor, inside: Tensor | None = None) -> Tensor:
+    """Return twice the rank of each pixel less the mean rank, (B, P) float64.
+
+    values (B, P), not negative. Ranks are those among the pixels inside, if given; outside they
+    are 0. Equal values share the mean of their ranks: a run of n whose first has the rank r has
+    r + (n - 1) / 2. On the CPU value and place are packed into one integer, which numpy sorts
+    three times faster than it finds an order.
     """
-    count = values.shape[1]
-    if values.device.type != "cpu":
-        keys = values if inside is None else torch.where(inside, values, torch.inf)
-        keys, order = keys.sort(1)
-        ties = keys[:, 1:] == keys[:, :-1]
-    else:
-        bits = _bits(values)
-        if inside is not None:
-            bits[~inside.numpy()] = _INDEX
-        packed = bits.astype(np.uint64) << np.uint64(32)
-        packed |= np.arange(count, dtype=np.uint64)
-        packed.sort(axis=1)
-        order = torch.from_numpy((packed & _INDEX).view(np.int64))
-        packed >>= np.uint64(32)
-        ties = torch.from_numpy(packed[:, 1:] == packed[:, :-1])
-    place = torch.arange(2, 2 * count + 1, 2, dtype=torch.float32, device=values.device)
-    doubled = place.repeat(len(values), 1)
-    _share_ranks(doubled, ties)
-    return torch.empty_like(doubled).scatter_(1, order, doubled)
-
-
-def _share_ranks(doubled: Tensor, ties: Tensor) -> None:
-    """Give equal values the mean of their doubled ranks (B, P), in place.
-
-    ties (B, P - 1): whether a place and the next hold equal values. A run of n of them whose
-    first has the rank r has the mean r + (n - 1) / 2. Its cost grows with the ties alone.
-    """
-    row, column = ties.nonzero(as_tuple=True)
-    if not len(row):
-        return
-    later = row * doubled.shape[1] + column + 1  # places equal to the one before, flat
-    heads = torch.cat([later.new_ones(1), (later.diff() != 1).long()]).nonzero()[:, 0]
-    ends = torch.cat([heads[1:], heads.new_tensor([len(later)])])
-    flat, first, more = doubled.view(-1), later[heads] - 1, ends - heads
+    size = values.shape[1]
+    ordered = _ordered if values.device.type == "cpu" else _ordered_by_torch
+    order, ties = ordered(values, inside)
+    among = order.new_full((len(values),), size) if inside is None else count(inside)
+    place = torch.arange(2, 2 * size + 1, 2, dtype=torch.float64, device=values.device)
+    doubled = place - (among + 1)[:, None]  # (B, P)
+    first, more, later = runs(ties)
+    flat = doubled.view(-1)
     flat[first] += more
     flat[later] = flat[first].repeat_interleave(more)
+    found = torch.empty_like(doubled).scatter_(1, order, doubled)
+    return found if inside is None else found * inside
 
 
-def rank_correlation(a: Tensor, b: Tensor, inside: Tensor | None = None) -> Tensor:
-    """Return the correlation (B,) of ranks (B, P) that `ranks` returns, over the pixels inside.
+def _ordered(values: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the places (B, P) from small to large, those outside last, and the ties."""
+    bits = _bits(values)
+    if inside is not None:
+        bits[~inside.numpy()] = _INDEX
+    packed = np.left_shift(bits, 32, dtype=np.uint64)
+    packed |= np.arange(values.shape[1], dtype=np.uint64)
+    packed.sort(axis=1)
+    order = torch.from_numpy((packed & _INDEX).view(np.int64))
+    packed >>= np.uint64(32)
+    return order, torch.from_numpy(packed[:, 1:] == packed[:, :-1])
 
-    With averaged ranks this is Spearman's coefficient. NaN where either has one value only.
+
+def _ordered_by_torch(values: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return what `_ordered` does, on any device."""
+    keys, order = (values if inside is None else torch.where(inside, values, torch.inf)).sort(1)
+    return order, keys[:, 1:] == keys[:, :-1]
+
+
+def runs(ties: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where runs of equal values stand in rows of P, counted along all rows.
+
+    ties (B, P - 1): whether a place and the next hold equal values. Of each run of at least two:
+    its first place and its number of further places, (R,) each; and all those further places, in
+    order. The cost grows with the ties alone.
     """
-    if inside is None:
-        a, b = (v.double() - (v.shape[1] + 1) for v in (a, b))
-    else:
-        middle = inside.sum(1, keepdim=True) + 1  # of ranks that are doubled
-        a, b = ((v.double() - middle) * inside for v in (a, b))
+    row, column = ties.nonzero(as_tuple=True)
+    later = row * (ties.shape[1] + 1) + column + 1
+    if not len(later):
+        return later, later, later
+    heads = torch.cat([later.new_ones(1), (later.diff() != 1).long()]).nonzero()[:, 0]
+    ends = torch.cat([heads[1:], heads.new_tensor([len(later)])])
+    return later[heads] - 1, ends - heads, later
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Return the correlation (B,) of ranks that `centred_ranks` returns; NaN where all are one.
+
+    With averaged ranks this is Spearman's coefficient.
+    """
     spread = (torch.linalg.vecdot(a, a) * torch.linalg.vecdot(b, b)).sqrt()
     found = torch.linalg.vecdot(a, b) / spread
     return torch.where(spread > 0, found, torch.nan).clamp(-1, 1).float()

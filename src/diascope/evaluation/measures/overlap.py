@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
 from diascope.evaluation.measures.localisation import Localisation
-from diascope.evaluation.measures.maps import Maps
+from diascope.evaluation.measures.maps import Maps, count
 
 _TIE = 1e-9  # relative difference of variances that are taken as equal
 
@@ -53,8 +53,7 @@ class AreaOverlap(Localisation):
         values, found = maps.ranking.values, maps.ranking.found
         area = found[:, -1:].long()  # (B, 1)
         edge = values.gather(1, (area - 1).clamp_min(0))
-        above = (values > edge).sum(1, keepdim=True)
-        least = (values >= edge).sum(1, keepdim=True)
+        above, least = count(values > edge)[:, None], count(values >= edge)[:, None]
         surely = torch.where(above > 0, found.gather(1, (above - 1).clamp_min(0)), 0)
         tied = found.gather(1, least - 1) - surely
         inside = surely + tied * ((area - above) / (least - above))
@@ -70,13 +69,13 @@ def _otsu(maps: Maps) -> Tensor:
     With n pixels above, of sum s, the variance between the classes is, but for a factor,
     (s - n mean)^2 / (n (P - n)).
     """
-    changes, count = maps.ranking.changes, maps.values.shape[1]
-    if count == 1:
+    size = maps.values.shape[1]
+    if size == 1:
         return torch.ones_like(maps.peak, dtype=torch.int64)
     rank = maps.ranking.rank[:-1].double()
     sums = maps.values.cumsum(1, dtype=torch.float64)  # (B, P)
-    apart = (sums[:, :-1] - rank * (sums[:, -1:] / count)).square_()
-    apart = torch.where(changes, apart.mul_(1 / (rank * (count - rank))), -1.0)  # (B, P - 1)
+    apart = torch.addcmul(sums[:, :-1], rank, sums[:, -1:] / -size).square_()  # (B, P - 1)
+    apart.mul_(1 / (rank * (size - rank))).masked_fill_(maps.ranking.ties, 0)
     most = apart.amax(1, keepdim=True)
-    best = torch.where(apart >= most * (1 - _TIE), maps.ranking.rank[:-1], count).amin(1)
-    return torch.where(most[:, 0] > 0, best, count)
+    best = torch.where(apart >= most * (1 - _TIE), maps.ranking.rank[:-1], size).amin(1)
+    return torch.where(most[:, 0] > 0, best, size)

@@ -68,7 +68,7 @@ class ROAD(Faithfulness):
                     filled = impute(x[part], removed, start=filled, tolerance=self.tolerance)
                     drawn = noise.take(part).normal(x.shape[1:], 1 + 2 * number + side)
                     shown = filled.addcmul(removed[:, None].float(), drawn, value=self.noise)
-                    curve[part, side, number] = self._score(net(shown), target[part])
+                    curve[part, side, number] = self._score(net(shown.to(x)), target[part]).float()
         return curve
 
     def _score(self, logits: Tensor, target: Tensor) -> Tensor:

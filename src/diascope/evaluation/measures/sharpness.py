@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -125,15 +126,18 @@ class HighFrequency(Sharpness):
         heat, (height, width) = maps.unit, maps.unit.shape[1:]
         spectrum = torch.fft.rfft2(heat - heat.mean((1, 2), keepdim=True))  # (B, H, W // 2 + 1)
         energy = (spectrum * spectrum.conj()).real.flatten(1)
-        radius = torch.hypot(
-            torch.fft.fftfreq(height, device=heat.device)[:, None],
-            torch.fft.rfftfreq(width, device=heat.device)[None],
-        )
-        twice = torch.full_like(radius, 2.0)  # the other half of the spectrum is its mirror image
-        twice[:, 0] = 1
-        if width % 2 == 0:
-            twice[:, -1] = 1
-        twice[0, 0] = 0
-        parts = torch.stack([twice * (radius > self.above), twice], -1).flatten(0, 1)
-        high, whole = (energy @ parts).unbind(1)
+        high, whole = (energy @ part for part in _parts(height, width, self.above, heat.device))
         return torch.where(maps.varied, high / whole, torch.nan).clamp(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _parts(height: int, width: int, above: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return how often each number of a real transform counts: above the cutoff, and in all."""
+    radius = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+    times = torch.full_like(radius, 2.0)  # the other half of the spectrum is its mirror image
+    times[:, 0] = 1
+    if width % 2 == 0:
+        times[:, -1] = 1
+    times[0, 0] = 0
+    times = times.to(device)
+    return (times * (radius > above).to(device)).flatten(), times.flatten()
