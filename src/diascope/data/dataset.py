@@ -56,13 +56,14 @@ class Dataset:
     patient or lesion, never divided by a split; `source`, the hospital or device; `split`, an
     official train, val or test; `mask`, the region's path; `boxes`, JSON [[x, y, w, h], ...]
     in pixels of the image, whose union is the region where there is no mask. Further columns are
-    kept.
+    kept. `notes` say, a line each, what the opener left out and what its tables cannot tell.
     """
 
     name: str
     table: pd.DataFrame
     classes: tuple[str, ...]
     reader: Reader
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -166,12 +167,15 @@ class Dataset:
         return self.take(np.sort(np.concatenate(rows)))
 
     def split(
-        self, seed: int = 0, fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+        self,
+        seed: int = 0,
+        fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+        **options: Any,
     ) -> Splits:
         """Return train, val and test: by group, stratified by class, deterministic in `seed`.
 
-        Where the table names official splits they are kept; see `splits.split`.
+        Where the table names official splits they are kept; `options` are those of `splits.split`.
         """
         from diascope.data.splits import split
 
-        return split(self, seed, fractions)
+        return split(self, seed, fractions, **options)
