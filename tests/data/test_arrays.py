@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import struct
+import tarfile
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from tests.data import trees
 
 from diascope.data import Dataset, Preprocess, load_pixels, open_data, verify
 from diascope.data.arrays import ArrayReader
+from diascope.data.named import cifar10
 from diascope.errors import UserError
 from diascope.training import Progress, read_config
 from diascope.training.run import open_parts
@@ -201,7 +203,27 @@ def binary_version(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("build", [python_version, python_3_version, binary_version])
+def tarred(root: Path, version: str) -> Path:
+    """The official archive of a version, as it is downloaded."""
+    build = binary_version if version == "binary" else python_version
+    folder = next(build(root / "unpacked").iterdir())
+    (root / "packed").mkdir()
+    with tarfile.open(root / "packed" / f"cifar-10-{version}.tar.gz", "w:gz") as archive:
+        archive.add(folder, folder.name)
+    return root / "packed"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        python_version,
+        python_3_version,
+        binary_version,
+        lambda root: tarred(root, "binary"),
+        lambda root: tarred(root, "python"),
+    ],
+    ids=["python", "python-3", "binary", "binary-packed", "python-packed"],
+)
 def test_cifar10_is_the_same_in_both_official_versions(tmp_path: Path, build) -> None:
     root = build(tmp_path)
     dataset = open_data(f"cifar10:{root}")
@@ -214,8 +236,9 @@ def test_cifar10_is_the_same_in_both_official_versions(tmp_path: Path, build) ->
     assert (image[5, 7] == data[3].reshape(3, 32, 32)[:, 5, 7]).all()
     pixels = load_pixels(dataset, 32)
     assert (pixels.images[place] == image).all()
-    inner = next(folder for folder in root.iterdir())
-    assert (open_data(f"cifar10:{inner}").ids == dataset.ids).all()
+    inner = next(root.iterdir())
+    if inner.is_dir():
+        assert (open_data(f"cifar10:{inner}").ids == dataset.ids).all()
     assert verify(dataset) == []
 
 
@@ -271,6 +294,8 @@ def test_a_pickle_that_would_run_a_program_does_not(tmp_path: Path) -> None:
         b"cos\nsystem\n(S'touch run'\ntR.",
         b"cbuiltins\neval\n(S'1'\ntR.",
         b"\x80",
+        b"\x80\x02K\x01r\xff\xff\xff\x7f.",
+        b"I1\np4294967295\n.",
     ):
         file.write_bytes(content)
         with pytest.raises(UserError, match="cannot be read"):
@@ -375,3 +400,28 @@ def test_the_real_photographs(shared_data: Path) -> None:
     assert dataset.table.split.value_counts().to_dict() == {"train": 8000, "test": 2000}
     assert set(dataset.counts.values()) == {1000}
     assert load_pixels(dataset.balanced(2), 32).images.shape == (20, 32, 32, 3)
+
+
+def test_a_pickle_cannot_change_what_it_is_read_with(tmp_path: Path) -> None:
+    root = python_version(tmp_path)
+    file = root / "cifar-10-batches-py" / "data_batch_1"
+    before = dict(vars(cifar10._new_bytes)), dict(vars(cifar10._Array))
+    named = (b"c_codecs\nencode\n", b"cnumpy\nndarray\n", b"cnumpy.core.multiarray\n_reconstruct\n")
+    for name in named:
+        file.write_bytes(name + b"}(S'mark'\nS'left'\nub.")
+        with pytest.raises(UserError, match="cannot be read"):
+            open_data(f"cifar10:{root}")
+    assert (dict(vars(cifar10._new_bytes)), dict(vars(cifar10._Array))) == before
+
+
+def test_an_archive_that_is_cut_or_lacks_a_batch_is_one_line(tmp_path: Path) -> None:
+    file = tarred(tmp_path, "binary") / "cifar-10-binary.tar.gz"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="download it again") as error:
+        open_data(f"cifar10:{file.parent}")
+    assert "\n" not in str(error.value)
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(Path(__file__), "cifar-10-batches-bin/data_batch_1.bin")
+    with pytest.raises(UserError, match=r"holds no data_batch_2\.bin"):
+        open_data(f"cifar10:{file.parent}")

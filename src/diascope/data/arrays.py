@@ -52,9 +52,11 @@ def array_dataset(
     parts: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     classes: Sequence[str],
     root: Path,
+    stamps: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Return the dataset of `parts`: images (N, H, W, C) and labels (N,) by official split.
 
+    `stamps` are fingerprints of the arrays, by split, where they are known without reading them.
     An image's path, and so its id, is its split and its number there, in whatever files it lay.
     Raises `UserError` for a label that is no class, and for as many labels as images.
     """
@@ -69,5 +71,7 @@ def array_dataset(
         "label": [label for _, y in parts.values() for label in names[y].tolist()],
         "split": [split for split, (x, _) in parts.items() for _ in range(len(x))],
     }
-    reader = ArrayReader({split: images for split, (images, _) in parts.items()})
+    reader = ArrayReader(
+        {split: images for split, (images, _) in parts.items()}, dict(stamps or {})
+    )
     return Dataset.of(name, columns, classes, reader)

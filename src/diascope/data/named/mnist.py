@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from numpy.typing import NDArray
 
 from diascope.data.arrays import array_dataset
 from diascope.data.dataset import Dataset
+from diascope.data.downloads import folder_of
 from diascope.data.named import DATASETS
+from diascope.data.npz import read_npz
 from diascope.data.readers import brief
 from diascope.errors import UserError
 
@@ -43,9 +44,7 @@ def open_mnist(root: Path | None) -> Dataset:
     the training images (`Dataset.split`). Grey: train with channels=1 and size=28, or larger.
     Raises `UserError` where the files are missing or damaged.
     """
-    if root is None or not root.is_dir():
-        what = "no folder is given" if root is None else f"{root} is no folder"
-        raise UserError(f"mnist: {what}: write mnist:PATH of the downloaded files")
+    root = folder_of(root, "mnist")
     packed = root / "mnist.npz"
     arrays = _read_npz(packed) if packed.is_file() else _read_idx(root)
     parts = {}
@@ -59,13 +58,8 @@ def open_mnist(root: Path | None) -> Dataset:
 
 
 def _read_npz(file: Path) -> dict[str, NDArray[np.uint8]]:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            arrays = {name: content[name] for name in _ARRAYS}
-    except KeyError as error:
-        raise UserError(f"{file}: not MNIST: {error.args[0]}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file}: cannot be read ({brief(error)}): download it again") from None
+    packed = read_npz(file, _ARRAYS, "MNIST")
+    arrays = {name: array.values for name, array in zip(_ARRAYS, packed, strict=True)}
     for name, array in arrays.items():
         if array.dtype != np.uint8:
             raise UserError(f"{file}: {name} is {array.dtype}, expected 8 bits, 0 to 255")
