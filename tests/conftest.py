@@ -20,8 +20,9 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the pixel cache of the user, or of another test."""
+    """No test reads or writes the pixel cache or the key of the user, or of another test."""
     monkeypatch.setenv("DIASCOPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("DIASCOPE_KEY", "a key that tests share")
 
 
 @pytest.fixture(scope="session")

@@ -8,21 +8,25 @@ import re
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from diascope.data.dataset import ReadError
+from diascope.data.formats import Depth, FormatError, decode, decode_mask, is_dicom
+from diascope.data.formats.base import HEAD, MAX_BYTES
 from diascope.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-MAX_PIXELS = 80_000_000
-MAX_BYTES = 1 << 29
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others grow without a bound
 _HANDLES = threading.local()
 
 
@@ -30,54 +34,46 @@ _HANDLES = threading.local()
 class FileReader:
     """Reads paths relative to `root`; `archive.zip!entry` is an entry of a ZIP file.
 
-    `size`, (width, height), is what every image must have; None takes any.
+    `size`, (width, height), is what every image must have; None takes any. `depth` says what white
+    is in grey of 16 bits (see `formats.grey`). The format is what the content shows, whatever the
+    file is called.
     """
 
     root: Path
     size: tuple[int, int] | None = None
+    depth: Depth = 16
 
     def image(self, path: str) -> NDArray[np.uint8]:
-        """Return the image, (H, W, 3) or (H, W, 1); 16-bit grey is scaled to 8."""
-        image = self._decoded(path)
-        if self.size and image.size != self.size:
-            have, want = ("{}x{}".format(*size) for size in (image.size, self.size))
+        """Return the image, (H, W, 3) or (H, W, 1)."""
+        try:
+            pixels = decode(_content(self.root, path), self.depth)
+        except FormatError as error:
+            raise ReadError(path, str(error)) from None
+        found = pixels.shape[1::-1]
+        if self.size and found != self.size:
+            have, want = ("{}x{}".format(*size) for size in (found, self.size))
             raise ReadError(path, f"is {have} pixels, expected {want}")
-        return _with_channels(path, image)
+        return pixels
 
     def mask(self, path: str) -> NDArray[np.bool_]:
         """Return the region, (H, W): above half of white, or above 0 in a mask of 0 and 1."""
-        values = np.asarray(self._decoded(path).convert("L"))
-        return values > (127 if values.max(initial=0) > 1 else 0)
+        try:
+            return decode_mask(_content(self.root, path))
+        except FormatError as error:
+            raise ReadError(path, str(error)) from None
 
     def stamp(self, path: str) -> str:
         """Return place, size and time of a file, or CRC and size of a ZIP entry."""
         archive, bang, entry = path.partition("!")
+        deep = "" if self.depth == 16 else f":{self.depth}"
         try:
             if bang:
                 info = archive_of(self.root / archive).getinfo(entry)
-                return f"{info.CRC:08x}:{info.file_size}"
+                return f"{info.CRC:08x}:{info.file_size}{deep}"
             status = (self.root / path).stat()
-            return f"{self.root.absolute()}:{status.st_size}:{status.st_mtime_ns}"
+            return f"{self.root.absolute()}:{status.st_size}:{status.st_mtime_ns}{deep}"
         except (OSError, KeyError, zipfile.BadZipFile):
             return "absent"
-
-    def _decoded(self, path: str) -> Image.Image:
-        """Return the fully decoded image; every way in which that fails is a `ReadError`."""
-        content = _content(self.root, path)
-        if not content:
-            raise ReadError(path, "the file is empty")
-        try:
-            image = Image.open(io.BytesIO(content))
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise ReadError(path, f"has more than {MAX_PIXELS:,} pixels") from None
-        except UnidentifiedImageError:
-            raise ReadError(path, "is not an image of a known format") from None
-        except Exception as error:  # Pillow's decoders raise almost anything on broken files
-            raise ReadError(path, f"cannot be decoded: {brief(error)}") from None
-        return image
 
 
 def brief(error: Exception) -> str:
@@ -97,44 +93,73 @@ def archive_of(file: Path) -> zipfile.ZipFile:
     return handles[key]
 
 
-def _content(root: Path, path: str) -> bytes:
+@contextmanager
+def opened(root: Path, path: str) -> Iterator[BinaryIO]:
+    """Yield the open file at an address, at its beginning; raises `ReadError` for none.
+
+    The error does not repeat names within an archive, and nothing beyond the declared size of an
+    entry is unpacked by `read(size)`.
+    """
     archive, bang, entry = path.partition("!")
     try:
         if not bang:
-            file = root / path
-            if file.stat().st_size > MAX_BYTES:
-                raise ReadError(path, f"is larger than {MAX_BYTES >> 20} MiB")
-            return file.read_bytes()
+            with (root / path).open("rb") as file:
+                yield file
+            return
         info = archive_of(root / archive).getinfo(entry)
-        if info.file_size > MAX_BYTES:
-            raise ReadError(path, f"is larger than {MAX_BYTES >> 20} MiB")
-        return archive_of(root / archive).read(info)
+        if info.compress_type not in _PACKED:
+            raise ReadError(path, "is packed by a method that is not read: pack it by deflate")
+        with archive_of(root / archive).open(info) as packed:
+            yield cast("BinaryIO", packed)
     except FileNotFoundError:
         raise ReadError(path, "there is no such file") from None
     except KeyError:
-        raise ReadError(path, f"{archive} has no such entry") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-        raise ReadError(path, f"cannot be read: {brief(error)}") from None
+        raise ReadError(path, "the archive has no such entry") from None
+    except zipfile.BadZipFile as error:
+        crc = "CRC" in str(error)
+        what = "its checksum (CRC-32) differs" if crc else "the archive is damaged"
+        raise ReadError(path, f"cannot be read: {what}") from None
+    except RuntimeError as error:
+        what = "is encrypted: unpack it" if "encrypted" in str(error) else "cannot be read"
+        raise ReadError(path, what) from None
+    except (OSError, EOFError, zlib.error, NotImplementedError) as error:
+        raise ReadError(path, f"cannot be read: {_plain(error)}") from None
 
 
-def _with_channels(path: str, image: Image.Image) -> NDArray[np.uint8]:
-    """Return (H, W, 1) of a grey image, (H, W, 3) of any other."""
-    if image.mode.startswith("I"):
-        deep = np.asarray(image)
-        if deep.min() < 0 or deep.max() > 0xFFFF:
-            raise ReadError(path, "has grey values outside 16 bits")
-        return (deep // 257).astype(np.uint8)[..., None]
-    if image.mode == "F":
-        raise ReadError(path, "has floating-point pixels, whose range is not known")
-    grey = image.mode in ("1", "L", "LA")
-    pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    return pixels[..., None] if grey else pixels
+def _content(root: Path, path: str) -> bytes:
+    archive, bang, entry = path.partition("!")
+    with opened(root, path) as file:
+        if bang:
+            size = archive_of(root / archive).getinfo(entry).file_size
+        else:
+            size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ReadError(path, f"is larger than {MAX_BYTES >> 20} MiB")
+        return file.read(size)
+
+
+def _plain(error: Exception) -> str:
+    """Return what an error says where that names no file, else its kind."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def is_dicom_file(root: Path, path: str) -> bool:
+    """Tell whether a file is DICOM, by its suffix where that is a known one, else its content."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in SUFFIXES + DICOM_SUFFIXES:
+        return suffix in DICOM_SUFFIXES
+    try:
+        with opened(root, path) as file:
+            return is_dicom(file.read(HEAD))
+    except ReadError:
+        return False
 
 
 def listing(root: Path, place: str) -> list[str]:
     """Return the addresses, relative to `root`, of the images in a folder or ZIP file, sorted.
 
-    Hidden files and the resource forks that macOS adds to archives are left out.
+    DICOM files often have no suffix, or a number for one: such are looked into. Hidden files, the
+    resource forks that macOS adds to archives and DICOMDIR, which is a directory, are left out.
     """
     if (root / place).is_dir():
         found = [f.relative_to(root).as_posix() for f in (root / place).rglob("*") if f.is_file()]
@@ -149,9 +174,17 @@ def listing(root: Path, place: str) -> list[str]:
     return sorted(
         address
         for address, names in parts
-        if names[-1].lower().endswith(SUFFIXES)
-        and not any(name.startswith(".") or name == "__MACOSX" for name in names)
+        if not any(name.startswith(".") or name == "__MACOSX" for name in names)
+        and _is_image(root, address, names[-1])
     )
+
+
+def _is_image(root: Path, address: str, name: str) -> bool:
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in SUFFIXES + DICOM_SUFFIXES:
+        return True
+    bare = not suffix or suffix[1:].isdigit()
+    return bare and name not in ("", "DICOMDIR") and is_dicom_file(root, address)
 
 
 def parse_size(text: str, where: str) -> tuple[int, int] | None:
