@@ -77,7 +77,11 @@ class Dataset:
 
         Raises `UserError` for no rows, or for a path that stands in two rows.
         """
-        table = pd.DataFrame({key: list(value) for key, value in columns.items()}, dtype=str)
+        lists = {
+            key: value.tolist() if isinstance(value, pd.Series) else list(value)
+            for key, value in columns.items()
+        }
+        table = pd.DataFrame(lists, dtype=str)
         if table.empty:
             raise UserError(f"{name}: the dataset has no images")
         for column in COLUMNS:

@@ -8,7 +8,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 from PIL import Image
@@ -46,18 +46,20 @@ def images_by_name(
     Of two images of one name the first is taken, in folders before archives.
     """
     found: dict[str, str] = {}
+    endings = tuple(suffixes)
     for place in sorted(root.iterdir(), key=lambda place: (place.is_file(), place.name)):
         if pattern.fullmatch(place.name):
             for address in sorted(_addresses(root, place)):
-                name = re.split(r"[/!]", address)[-1]
-                if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
+                name = address[max(address.rfind("/"), address.rfind("!")) + 1 :]
+                if name.lower().endswith(endings) and name[0] != ".":
                     found.setdefault(name.rpartition(".")[0], address)
     return found
 
 
 def stem(name: str) -> str:
     """Return the file name in `name` without its folder and suffix."""
-    return PurePosixPath(name).stem
+    name = name[name.rfind("/") + 1 :]
+    return name.rpartition(".")[0] or name
 
 
 def size_of(root: Path, address: str) -> tuple[int, int] | None:

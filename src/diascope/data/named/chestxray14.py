@@ -94,24 +94,25 @@ def open_chestxray14(
             "ZIP files of such names; unpack the .tar.gz files"
         )
     table = _entries(root)
+    name = pd.Series(list(map(stem, table["image"].tolist())), table.index, dtype=object)
     classes, positive, asked = _question(table["findings"], finding, against)
-    present = table["image"].map(stem).isin(images)
+    present = name.isin(images)
     reasons = {
         "no such file in the folder (partial)": ~present & partial,
         f"of views other than {', '.join(views or [])}": ~_in_views(table, views, root),
         f"with other findings than {finding}": ~asked,
     }
     rows, notes = without(table, reasons)
-    name = rows["image"].map(stem)
+    names = name[rows.index].tolist()
     place = next(iter(images.values())).rpartition(next(iter(images)))[0]
     regions = _boxes(root, images, finding if boxes == "task" else "")
     sides = _official(root)
     columns: dict[str, Sequence[str] | pd.Series[str]] = {
-        "path": [images.get(each, f"{place}{each}.png") for each in name],
+        "path": [images.get(each, f"{place}{each}.png") for each in names],
         "label": positive[rows.index].map({False: classes[0], True: classes[1]}),
         "group": rows["patient"].str.zfill(8),
-        "split": [sides.get(each, "") for each in name],
-        "boxes": [regions.get(each, "") for each in name],
+        "split": [sides.get(each, "") for each in names],
+        "boxes": [regions.get(each, "") for each in names],
         "findings": rows["findings"],
         **{column: rows[column] for column in dict.fromkeys(_KEPT.values()) if column in rows},
     }
