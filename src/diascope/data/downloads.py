@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -69,7 +68,7 @@ def size_of(root: Path, address: str) -> tuple[int, int] | None:
         if not bang:
             with Image.open(root / address) as image:
                 return image.size
-        with Image.open(io.BytesIO(archive_of(root / archive).read(entry))) as image:
+        with archive_of(root / archive).open(entry) as stream, Image.open(stream) as image:
             return image.size
     except Exception:  # what is wrong with the file is told where its pixels are read
         return None
