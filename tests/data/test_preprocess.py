@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -57,3 +60,42 @@ def test_grey_is_repeated_and_colour_becomes_luma() -> None:
     assert (one.image(grey, 30) == grey).all()
     luma = colour @ np.array([0.299, 0.587, 0.114])
     assert np.abs(one.image(colour, 30)[..., 0] - luma).max() <= 1
+
+
+def test_plain_values_of_the_time_before_filters_are_unchanged() -> None:
+    old = {"crop": "centre-square", "channels": 3}
+    assert Preprocess().model_dump() == old
+    assert Preprocess.model_validate(old) == Preprocess()
+    assert json.dumps(Preprocess().model_dump(mode="json")) == json.dumps(old)
+    new = Preprocess(crop="circle", resize="area", filters=["contrast"])
+    plain = new.model_dump()
+    assert plain["filters"] == [
+        {"name": "contrast", "sigma": 20.0, "gain": 4.0, "offset": 128.0, "reference": None}
+    ]
+    assert json.loads(json.dumps(plain)) == plain
+    assert Preprocess.model_validate(plain) == new
+
+
+def test_pixels_of_old_configurations_are_what_they_were() -> None:
+    """Recorded before there were circles, filters and kernels to choose."""
+    images = [trees.pixels(k, 60 + 7 * k, 90 - 11 * k) for k in range(5)]
+    images += [images[0][..., :1], np.ascontiguousarray(images[1][:40, :40])]
+    mask = trees.region(97, 60)
+    digest = hashlib.blake2b(digest_size=12)
+    for crop in ("centre-square", "none"):
+        for channels in (1, 3):
+            prepare = Preprocess(crop=crop, channels=channels)
+            for size in (16, 40, 64):
+                for image in images:
+                    digest.update(np.ascontiguousarray(prepare.image(image, size)).tobytes())
+                digest.update(prepare.mask(mask, size).tobytes())
+    assert digest.hexdigest() == "2e0331081e8b27ffdca5b6f8"
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "bilinear", "lanczos", "area"])
+def test_kernels_keep_the_mean_and_differ(kernel: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    small = Preprocess(resize=kernel).image(image, 24).astype(float)
+    assert abs(small.mean() - image.mean()) < 1
+    blocks = image.reshape(24, 4, 24, 4, 3).mean((1, 3))
+    assert (np.abs(small - blocks).max() <= 1) == (kernel == "area")

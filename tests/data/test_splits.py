@@ -33,7 +33,7 @@ def datasets(draw: st.DrawFn) -> Dataset:
 shares = st.sampled_from([(0.7, 0.15, 0.15), (0.5, 0.25, 0.25), (0.8, 0.0, 0.2), (1.0, 0.0, 0.0)])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(datasets(), st.integers(0, 2**40), shares)
 def test_no_group_is_divided_and_no_image_lost(dataset: Dataset, seed: int, fractions) -> None:
     splits = dataset.split(seed, fractions)
@@ -45,7 +45,7 @@ def test_no_group_is_divided_and_no_image_lost(dataset: Dataset, seed: int, frac
         assert share or not len(part)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(datasets(), st.integers(0, 2**40), shares)
 def test_every_class_is_in_proportion(dataset: Dataset, seed: int, fractions) -> None:
     splits = dataset.split(seed, fractions)
@@ -62,7 +62,7 @@ def test_every_class_is_in_proportion(dataset: Dataset, seed: int, fractions) ->
             assert abs(count - share * members.sum()) <= members.max() + 1e-9
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(datasets(), st.integers(0, 2**40), st.randoms())
 def test_the_result_depends_on_rows_and_seed_not_on_order(dataset, seed: int, random) -> None:
     order = list(range(len(dataset)))
@@ -71,7 +71,7 @@ def test_the_result_depends_on_rows_and_seed_not_on_order(dataset, seed: int, ra
         assert set(one.table.path) == set(two.table.path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(datasets(), st.integers(2, 6), st.integers(0, 2**40), st.randoms())
 def test_folds_are_whole_groups_in_proportion(dataset: Dataset, k: int, seed: int, random) -> None:
     try:

@@ -144,7 +144,8 @@ def unseen(dataset: Dataset, subjects: Sequence[Subject]) -> Unseen:
                 f"{subject.name}: was trained on {dataset.name}, and its {SPLIT} is not beside it: "
                 "audit the run folder, or copy the file there"
             )
-        train, test = (subject.split[(subject.split.split == "test") == t] for t in (False, True))
+        train = subject.split[subject.split.split.isin(["train", "val"])]
+        test = subject.split[subject.split.split == "test"]
         seen |= _known(table.path, train.path) | _known(table.group, train.group)
         tested = _known(table.path, test.path)
         if not tested.any():  # another layout of the same dataset: its lesions have kept their ids

@@ -31,7 +31,10 @@ def load_region(
 
     def read(row: int) -> None:
         if entries[row]:
-            regions[row] = preprocess.mask(dataset.reader.mask(entries[row]), size)
+            window = None
+            if preprocess.sees_the_image:
+                window = preprocess.window(dataset.reader.image(dataset.entries[row][0]))
+            regions[row] = preprocess.mask(dataset.reader.mask(entries[row]), size, window)
 
     in_threads(read, len(dataset))
     return regions

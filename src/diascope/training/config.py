@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator
 
-from diascope.data.preprocess import Preprocess
+from diascope.data.filters import Filters
+from diascope.data.preprocess import Crop, Preprocess, Resize
+from diascope.data.splitting import SplitSettings
 from diascope.objectives import Objective
 from diascope.settings import Settings, validate
 from diascope.training.layers import STAGED, difference, read_layers, spell_out
@@ -23,36 +25,32 @@ from diascope.training.options import (
     ScheduleConfig,
 )
 
-
-class SplitConfig(Settings):
-    """What is trained on: `fractions` of train, val and test, by `seed`; or a split `file`.
-
-    `fold` joins train and val, and divides them anew: "2/5" validates on the second of five
-    parts, "all" trains on all and validates on none. Test stays what it is.
-    """
-
-    seed: int = 0
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    file: Path | None = None
-    fold: str | None = Field(default=None, pattern=r"^(all|[1-9]\d*/[1-9]\d*)$")
+SplitConfig = SplitSettings
 
 
 class DataConfig(Settings):
-    """Which images: `name` and `options` as in `diascope.data.open_data`, `size` in pixels."""
+    """Which images: `name` and `options` as in `diascope.data.open_data`, `size` in pixels.
+
+    `crop`, `channels`, `resize` and `filters` are those of `diascope.data.Preprocess`.
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
     classes: list[str] | None = None
     size: int = Field(default=224, ge=8, le=4096)
-    crop: Literal["centre-square", "none"] = "centre-square"
+    crop: Crop = "centre-square"
     channels: Literal[1, 3] = 3
+    resize: Resize = "bicubic"
+    filters: Filters = ()
     split: SplitConfig = SplitConfig()
     skip_unreadable: bool = False
 
     @property
     def preprocess(self) -> Preprocess:
         """How an image becomes a square."""
-        return Preprocess(crop=self.crop, channels=self.channels)
+        return Preprocess(
+            crop=self.crop, channels=self.channels, resize=self.resize, filters=self.filters
+        )
 
 
 class ModelConfig(Settings):

@@ -208,12 +208,7 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Splits, Pixels,
     """Return the splits, and the pixels of train and val; those of test are never opened."""
     data = config.data
     dataset = open_data(data.name, data.classes, **data.options)
-    if data.split.file is not None:
-        splits = Splits.load(data.split.file, dataset)
-    else:
-        splits = dataset.split(data.split.seed, data.split.fractions)
-    if data.split.fold is not None:
-        splits = splits.refolded(data.split.fold, data.split.seed)
+    splits = data.split.of(dataset)
     train, val = (
         load_pixels(
             part,
