@@ -298,12 +298,13 @@ def prepared_masks(
     preprocess = Preprocess.model_validate(subject.card["preprocess"])
     size, reader, regions = subject.card["size"], FileReader(Path()), []
     for file, mask in zip(files, masks, strict=True):
-        region = np.zeros(reader.image(file).shape[:2], np.bool_)
+        image = reader.image(file)
+        region = np.zeros(image.shape[:2], np.bool_)
         if mask:
             found = reader.mask(mask)
             if found.shape != region.shape:
                 have, want = (f"{s[1]}x{s[0]}" for s in (found.shape, region.shape))
                 raise UserError(f"{mask}: is {have} pixels, and its image {file} is {want}")
             region = found
-        regions.append(preprocess.mask(region, size))
+        regions.append(preprocess.mask(region, size, preprocess.window(image)))
     return torch.from_numpy(np.stack(regions))

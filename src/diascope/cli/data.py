@@ -51,13 +51,58 @@ def split(
     fractions: Annotated[
         tuple[float, float, float], typer.Option(help="Shares of train, val and test.")
     ] = (0.7, 0.15, 0.15),
+    stratify: Annotated[
+        str, typer.Option(help="What stays in proportion: class, or class+source.")
+    ] = "class",
+    hold_out: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="The hospital that is test, all of it.")
+    ] = None,
+    spanning: Annotated[
+        str,
+        typer.Option(help="Groups in that hospital and another: refuse, or leave-out the latter."),
+    ] = "refuse",
+    per_class: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAIN,VAL,TEST", help="So many images a class, such as 800,0,299 (P1)."
+        ),
+    ] = None,
+    train_list: Annotated[
+        Path | None, typer.Option(help="An official list, an image a line; so the next two.")
+    ] = None,
+    val_list: Annotated[Path | None, typer.Option()] = None,
+    test_list: Annotated[Path | None, typer.Option()] = None,
+    fold: Annotated[
+        str | None, typer.Option(metavar="J/K", help="Validate on part J of K of train and val.")
+    ] = None,
 ) -> None:
-    """Split by patient or lesion, stratified by class, into a file that training reads."""
-    from diascope.data import open_data
+    """Split by patient or lesion, stratified by class, into a file that training reads.
 
-    splits = open_data(data).split(seed, fractions)
+    Official splits of the data are kept. The options are the keys of data.split in a
+    configuration.
+    """
+    from diascope.cli.arguments import listed
+    from diascope.data import open_data
+    from diascope.data.splitting import SplitSettings
+    from diascope.settings import validate
+
+    lists = {"train": train_list, "val": val_list, "test": test_list}
+    content = {
+        "seed": seed,
+        "fractions": fractions,
+        "stratify": stratify,
+        "hold_out": hold_out,
+        "spanning": spanning,
+        "per_class": listed(per_class),
+        "lists": {part: file for part, file in lists.items() if file is not None},
+        "fold": fold,
+    }
+    splits = validate(SplitSettings, content, "data split").of(open_data(data))
     splits.save(out)
-    for name, part in zip(("train", "val", "test"), splits, strict=True):
+    parts = dict(zip(("train", "val", "test"), splits, strict=True))
+    if splits.left_out is not None:
+        parts["left out"] = splits.left_out
+    for name, part in parts.items():
         counts = ", ".join(f"{label} {n}" for label, n in part.counts.items())
         typer.echo(f"{name:5} {len(part)} images of {len(set(part.groups))} groups: {counts}")
     typer.echo(f"{out}: written")
