@@ -4,7 +4,7 @@
     python -m benchmarks.figures baselines --run ... --data DATA --out P1-6.png
     python -m benchmarks.figures failures --run NAME=RUN --data DATA --out P1-9.png
     python -m benchmarks.figures attacked --run ... --data DATA --out P2-9.png
-    python -m benchmarks.figures datasets --run MNIST:NAME=RUN ... --data MNIST=DATA ... --out P4-6.png
+    python -m benchmarks.figures datasets --run A:NAME=RUN ... --data A=DATA ... --out P4-6.png
     python -m benchmarks.figures roc --run NAME=RUN ... --data PANEL=DATA ... --out P3-3.png
 
 `maps` are figures 5, 7 and 8 of P1 and, where images have boxes, 2 of P3; `attacked` 9 to 14 of
@@ -67,7 +67,9 @@ class Stage:
     def drawn(self, count: int) -> np.ndarray:
         """Return rows, as many of each class as there is room for."""
         labels = self.pixels.y(np.arange(len(self.pixels.dataset))).numpy()
-        usable = self.pixels.has_mask if self.pixels.masks is not None else np.ones(len(labels), bool)
+        usable = (
+            self.pixels.has_mask if self.pixels.masks is not None else np.ones(len(labels), bool)
+        )
         usable = usable if usable.any() else np.ones(len(labels), bool)
         lot = np.random.default_rng(self.args.seed)
         of = [lot.permutation(np.flatnonzero((labels == k) & usable)) for k in np.unique(labels)]
@@ -132,7 +134,9 @@ def failures(stage: Stage) -> Figure:
     x, y, shown = stage.take(rows)
     if shown.masks is None:
         raise SystemExit("failures are chosen by masks; these images have none")
-    heat = rectify(stage.explained(subject.model, x, y), explainers[stage.args.method].rectification)
+    heat = rectify(
+        stage.explained(subject.model, x, y), explainers[stage.args.method].rectification
+    )
     measure = MassInside()
     gain = measure(heat, shown.masks) - measure.chance(shown.masks)
     worst = gain.nan_to_num(torch.inf).argsort()[: stage.args.images]
@@ -181,7 +185,9 @@ def roc(stages: Mapping[str, Stage]) -> Figure:
         rows = np.arange(len(stage.pixels.dataset))
         x, y, groups = stage.pixels.x(rows), stage.pixels.y(rows), stage.pixels.dataset.groups
         panels[panel] = {
-            name: Scored(stage.judged(of.model, x, y)[0][:, -1], y == len(stage.classes) - 1, groups)
+            name: Scored(
+                stage.judged(of.model, x, y)[0][:, -1], y == len(stage.classes) - 1, groups
+            )
             for name, of in stage.subjects.items()
         }
     return roc_chart(panels)

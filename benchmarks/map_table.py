@@ -4,7 +4,9 @@ Models of a kind differ by their training seed; the first of one kind is paired 
 the other, and so on. Maps are of the true class. Each seed's difference stands beside the others,
 with its interval over images, group-clustered; with few seeds nothing is said of new ones.
 
-    python -m benchmarks.map_table --a RUN... --b RUN... --data DATA [--method gradient ...]
+    python -m benchmarks.map_table --a RUN... --b RUN... --data DATA [--method NAME ...] [--hair]
+
+`--hair` adds the share of a map on the phantom's hairs (P1 blames robust models' maps for it).
 """
 
 from __future__ import annotations
@@ -17,12 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diascope.audit.run import Test, unseen_pixels
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject, open_subjects
-from diascope.data import open_data
-from diascope.evaluation import bootstrap_difference, bootstrap_mean, localisation_table
+from diascope.data import load_region, open_data
+from diascope.evaluation import (
+    MassInside,
+    bootstrap_difference,
+    bootstrap_mean,
+    localisation_table,
+)
 from diascope.evaluation.measures import MEASURES, members
 from diascope.explain import explainers, rectify
 from diascope.models import heads
@@ -30,6 +38,7 @@ from diascope.models.modes import exactly
 
 Columns = dict[str, Any]
 LEVELS = ("chance", "centre")
+HAIR = "mass_on_hair"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--method", nargs="+", default=["gradient"])
     options.add_argument("--images", type=int, default=None, help="at most so many; all")
     options.add_argument("--regions", action="store_true", help="only images with a mask or box")
+    options.add_argument("--hair", action="store_true", help="the share on the phantom's hairs")
     options.add_argument("--json", default=None, help="a file for the columns' means")
     args = options.parse_args(arguments)
     if args.b and len(args.a) != len(args.b):
@@ -59,7 +69,7 @@ def compared(runs: Sequence[str], method: str, args: argparse.Namespace) -> dict
     """Return each measure's interval of each run, and of the difference of the last and first."""
     subjects = [open_subjects([run])[0] for run in runs]
     test = unseen_pixels(open_data(args.data), subjects, AuditSettings(images=args.images))
-    columns = [measured(subject, test, method, args.regions) for subject in subjects]
+    columns = [measured(subject, test, method, args) for subject in subjects]
     rows = columns[0].pop("rows")
     groups = test.pixels.dataset.groups[rows]
     right = np.logical_and.reduce([c.pop("correct") for c in columns])
@@ -77,10 +87,11 @@ def compared(runs: Sequence[str], method: str, args: argparse.Namespace) -> dict
     return out
 
 
-def measured(subject: Subject, test: Test, method: str, regions: bool) -> Columns:
+def measured(subject: Subject, test: Test, method: str, args: argparse.Namespace) -> Columns:
     """Return the measures of one model's maps, (N,) each, and which images they are of."""
     pixels, explainer, parts = test.pixels, explainers.build(method), list[Columns]()
-    rows = np.flatnonzero(pixels.has_mask) if regions else np.arange(len(pixels.dataset))
+    rows = np.flatnonzero(pixels.has_mask) if args.regions else np.arange(len(pixels.dataset))
+    hairs = load_region(pixels.dataset, "hair", pixels.size) if args.hair else None
     for some in np.array_split(rows, max(1, math.ceil(len(rows) / 64))):
         x, y, ids = pixels.x(some), pixels.y(some), pixels.ids(some)
         seeded = torch.Generator().manual_seed(0)
@@ -92,10 +103,18 @@ def measured(subject: Subject, test: Test, method: str, regions: bool) -> Column
             mask = pixels.m(some)
             part |= localisation_table(heat, mask)
             part |= {n: m(heat, x, mask).numpy() for n, m in members("colour").items()}
+        if hairs is not None:
+            part |= _on_hair(heat, torch.as_tensor(hairs[some]).bool())
         with torch.no_grad(), exactly(subject.model) as inner:
             part["correct"] = heads.is_correct(inner(x), y).numpy()
         parts.append(part)
     return {"rows": rows} | {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+
+def _on_hair(heat: Tensor, hair: Tensor) -> Columns:
+    """Return the share of each map on hairs, beside chance; NaN where an image has none."""
+    on = MassInside()
+    return {HAIR: on(heat, hair).numpy(), f"{HAIR}_chance": on.chance(hair).numpy()}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -108,9 +127,9 @@ def table(found: dict[str, Any]) -> str:
     lines += ["| measure | better | chance | centre | a | b | b - a | b - a, all correct |"]
     lines += ["|" + "---|" * 8]
     for name, line in measures.items():
-        if name not in MEASURES:
+        if name not in MEASURES and name != HAIR:
             continue
-        better = "higher" if MEASURES[name].higher_is_better else "lower"
+        better = "higher" if name != HAIR and MEASURES[name].higher_is_better else "lower"
         levels = [measures.get(f"{name}_{of}", {"each": [""]})["each"][0] for of in LEVELS]
         cells = [name.replace("_", " "), better, *(level.split(" ")[0] for level in levels)]
         cells += [*[*line["each"], ""][:2], line.get("difference", ""), line.get("correct", "")]

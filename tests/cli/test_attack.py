@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,45 +11,12 @@ from PIL import Image
 
 from diascope.attacks.base import attacks, verdict
 from diascope.attacks.saving import read_images
-from diascope.cli.main import main
 from diascope.data import Preprocess
 from diascope.data.readers import FileReader
 from diascope.models import create_model, load_model, save_model
 
 CLASSES = ["bkl", "mel", "nv"]
 FILES = ["a.png", "b.png", "deep/a.png"]
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def diascope(capsys, monkeypatch):
-    """The command line within this process, which saves the import of torch each time."""
-
-    def call(*words: object, cwd) -> Done:
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["diascope", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return Done(int(stopped.value.code or 0), *capsys.readouterr())
-
-    return call
-
-
-def process(*words: object, cwd) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "diascope", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +46,7 @@ def prepared(folder):
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div(255)
 
 
-def test_what_is_written_is_what_was_said(place, tmp_path):
+def test_what_is_written_is_what_was_said(place, tmp_path, process):
     out = tmp_path / "out"
     words = ("attack", "m", *FILES, "--norm", "linf", "--eps", "8/255", "--steps", 5)
     done = process(*words, "--out", out, "step_size=0.01", cwd=place)
@@ -250,7 +213,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(diascope, place, words, message):
     assert not (place / "attack").exists()
 
 
-def test_a_mistake_ends_the_process_without_a_traceback(place):
+def test_a_mistake_ends_the_process_without_a_traceback(place, process):
     done = process("attack", "m", "none.png", cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: none.png: there is no such file\n"

@@ -23,35 +23,25 @@ training: {epochs: 1, batch_size: 16}
 """
 
 
-def diascope(*words: object, cwd=None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "diascope", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, process):
     folder = tmp_path_factory.mktemp("run")
     (folder / "tiny.yaml").write_text(TINY)
     os.environ["DIASCOPE_CACHE"] = str(folder / "cache")
-    done = diascope("train", "tiny.yaml", "training.seed=3", "--out", "m", cwd=folder)
+    done = process("train", "tiny.yaml", "training.seed=3", "--out", "m", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "m"
 
 
-def test_help_and_version_do_not_import_torch():
+def test_help_and_version_do_not_import_torch(process):
     code = "import sys, diascope.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    shown = diascope("--help").stdout
+    shown = process("--help").stdout
     assert all(verb in shown for verb in ("demo", "train", "audit", "data"))
-    assert diascope("--version").stdout.startswith("diascope 0.")
+    assert process("--version").stdout.startswith("diascope 0.")
 
 
-def test_train_then_audit(run):
+def test_train_then_audit(run, process, diascope):
     assert {"config.yaml", "split.csv", "metrics.csv", "model.safetensors"} <= {
         path.name for path in run.iterdir()
     }
@@ -71,7 +61,7 @@ def test_train_then_audit(run):
         "--cases",
         3,
     )
-    done = diascope(*words)
+    done = process(*words)
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
     split = pd.read_csv(run / "split.csv", keep_default_na=False)
@@ -86,7 +76,7 @@ def test_train_then_audit(run):
     assert failed.returncode == (1 if results["findings"] else 0)
 
 
-def test_a_finished_run_is_not_trained_over(run):
+def test_a_finished_run_is_not_trained_over(run, diascope):
     again = diascope("train", run.parent / "tiny.yaml", "training.seed=3", "--out", run)
     assert again.returncode == 2
     assert len(again.stderr.strip().splitlines()) == 1
@@ -112,7 +102,7 @@ def test_a_finished_run_is_not_trained_over(run):
         (("data", "phantom", "--out", "p", "--size", "4"), "size=4"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(run, words, message):
+def test_a_mistake_is_one_line_and_exit_code_2(run, diascope, words, message):
     done = diascope(*words, cwd=run.parent)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
@@ -120,7 +110,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, words, message):
     assert "Traceback" not in done.stderr
 
 
-def test_data_verbs(tmp_path):
+def test_a_mistake_ends_the_process_without_a_traceback(run, process):
+    done = process("train", "tiny.yaml", "training.epohcs=3", cwd=run.parent)
+    assert done.returncode == 2
+    assert "did you mean 'epochs'" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_data_verbs(tmp_path, diascope):
     assert "ham10000" in diascope("data", "list").stdout
     done = diascope("data", "phantom", "--out", tmp_path / "p", "--images", 20, "--size", 32)
     assert done.returncode == 0, done.stderr
@@ -136,7 +133,7 @@ def test_data_verbs(tmp_path):
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 21
 
 
-def test_unreadable_images_stop_training_unless_told(tmp_path):
+def test_unreadable_images_stop_training_unless_told(tmp_path, diascope):
     diascope("data", "phantom", "--out", tmp_path / "p", "--images", 40, "--size", 32)
     for image in sorted((tmp_path / "p" / "images").rglob("*.png"))[:2]:
         image.write_bytes(b"no image")

@@ -7,14 +7,12 @@ import os
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diascope.cli.main import main
 from diascope.data import Preprocess
 from diascope.data.readers import FileReader
 from diascope.explain import Gradient, explainers, render
@@ -24,28 +22,6 @@ from diascope.models import create_model, load_model, save_model
 CLASSES = ["bkl", "mel", "nv"]
 FILES = ["a.png", "b.png", "deep/a.png"]
 NAMES = ["a", "b", "a-2"]
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def diascope(capsys, monkeypatch):
-    """The command line within this process, which saves the import of torch each time."""
-
-    def call(*words: object, cwd) -> Done:
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["diascope", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return Done(int(stopped.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from diascope.errors import UserError
 from diascope.explain import (
+    FullGrad,
     Gradient,
     IntegratedGradients,
     SmoothGrad,
@@ -276,6 +277,21 @@ def test_the_gap_sees_a_map_that_does_not_add_up():
     found = completeness(Half(baseline="black"), Squares(), images(3), 0)
     torch.testing.assert_close(found.gap, torch.full((3,), 0.5), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.due, images(3).square().sum((1, 2, 3)))
+
+
+def test_maps_at_hand_are_not_made_again(monkeypatch):
+    model, x = small_net(), images(3)
+    methods = {"ig": IntegratedGradients(baseline="gaussian", steps=3, draws=2), "full": FullGrad()}
+    made = explain_all({"": model}, methods, x, TARGET[:3], generator=seeded())[""]
+    for name, method in methods.items():
+        whole, spared = (
+            completeness(method, model, x, TARGET[:3], generator=seeded(), raw=raw)
+            for raw in (None, made[name])
+        )
+        torch.testing.assert_close(spared.total, whole.total)
+        assert torch.equal(spared.due, whole.due)
+    monkeypatch.setattr(IntegratedGradients, "total", None)
+    completeness(methods["ig"], model, x, TARGET[:3], generator=seeded(), raw=made["ig"])
 
 
 def test_what_is_due_is_asked_of_the_model_itself():

@@ -134,7 +134,7 @@ class ExplanationOfFiles:
                 heat = rectify(raw, method.rectification)
                 numbers[name] = self.measures(
                     model, method, x, y, heat, inside,
-                    other=reference.get(name), seed=self.seed, ids=ids,
+                    raw=raw, other=reference.get(name), seed=self.seed, ids=ids,
                 )  # fmt: skip
                 reference.setdefault(name, heat)
                 if "faithfulness" in self.measures.families:

@@ -72,14 +72,15 @@ class MapMeasures:
         heat: Tensor,
         inside: Tensor | None,
         *,
+        raw: Tensor | None = None,
         other: Tensor | None = None,
         seed: int = 0,
         ids: Tensor | None = None,
     ) -> list[Row]:
         """Return of each image the measures by family: x (B, C, H, W), heat (B, H, W) rectified.
 
-        inside: masks (B, H, W) bool; other: the maps to agree with. Localisation stands beside
-        chance and the centre prior.
+        inside: masks (B, H, W) bool; raw: the attributions behind heat; other: the maps to
+        agree with. Localisation stands beside chance and the centre prior.
         """
         tables: dict[str, Mapping[str, Any]] = {
             "sharpness": {n: m(heat) for n, m in self.chosen("sharpness").items()},
@@ -95,7 +96,7 @@ class MapMeasures:
             tables["agreement"] = {n: m(heat, other) for n, m in self.chosen("agreement").items()}
         if "completeness" in self.families and isinstance(method, Complete):
             seeded = torch.Generator().manual_seed(seed)
-            sums = completeness(method, model, x, y, generator=seeded, ids=ids)
+            sums = completeness(method, model, x, y, generator=seeded, ids=ids, raw=raw)
             tables["completeness"] = vars(sums)
         return [
             {

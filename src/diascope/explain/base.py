@@ -52,7 +52,8 @@ class Complete(Protocol):
     """An explainer whose parts sum to a known value: the completeness axiom.
 
     Both methods take what the explainer takes; called with generators in the same state and the
-    same ids they speak of the same random draws. See `diascope.explain.completeness`.
+    same ids they speak of the same random draws. `sums_itself`, a class variable, is true where the
+    attribution's own values are the parts. See `diascope.explain.completeness`.
     """
 
     def total(

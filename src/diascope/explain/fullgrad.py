@@ -51,6 +51,7 @@ class FullGrad:
     """
 
     rectification: ClassVar[Rectification] = "absolute"
+    sums_itself: ClassVar[bool] = False
 
     psi: Psi = "channel"
     precision: Arithmetic = "auto"

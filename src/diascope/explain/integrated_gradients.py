@@ -61,6 +61,7 @@ class IntegratedGradients:
     """
 
     rectification: ClassVar[Rectification] = "absolute"
+    sums_itself: ClassVar[bool] = True
 
     baseline: Baseline = "uniform"
     draws: int = 1

@@ -1,0 +1,70 @@
+"""The papers' layouts, and whether a shortcut is found, are drawn from models of ours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from benchmarks import figures, shortcut
+from PIL import Image
+
+from diascope.data import Preprocess
+from diascope.models import create_model, save_model
+
+SKIN = "phantom:images=24,size=32,hospital=a,agreement=0.95,seed=3"
+CLASSES = ["benign", "malignant"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two models of the phantom's classes, files without training."""
+    folder = tmp_path_factory.mktemp("figures")
+    card = {"classes": CLASSES, "size": 32, "preprocess": Preprocess().model_dump()}
+    for seed in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = create_model("resnet18", 2, layers=[1, 1, 1, 1], channels=[8, 8, 8, 8])
+        save_model(model.eval(), folder / f"m{seed}.safetensors", card)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("layout", "models", "words"),
+    [
+        ("maps", 2, []),
+        ("maps", 2, ["--method", "gradcam", "--style", "grey overlay"]),
+        ("baselines", 1, ["--images", "1"]),
+        ("failures", 1, []),
+        ("attacked", 1, ["--images", "1"]),
+    ],
+)
+def test_one_dataset(runs, tmp_path, layout, models, words):
+    named = [f"--run=net {k}={runs}/m{k}.safetensors" for k in range(models)]
+    out = tmp_path / "figure.png"
+    figures.main([layout, *named, "--data", SKIN, "--out", str(out), "--images", "2", *words])
+    picture = Image.open(out).convert("RGB")
+    assert len(picture.getcolors(1 << 24) or []) > 100
+
+
+@pytest.mark.parametrize("layout", ["datasets", "roc"])
+def test_several_datasets(runs, tmp_path, layout):
+    other = SKIN.replace("hospital=a", "hospital=b")
+    words = [f"--run=A:net={runs}/m0.safetensors", f"--run=B:net={runs}/m1.safetensors"]
+    out = tmp_path / "figure.png"
+    figures.main(
+        [layout, *words, f"--data=A={SKIN}", f"--data=B={other}", "--out", str(out), "--images=2"]
+    )
+    assert out.stat().st_size > 5000
+
+
+def test_the_shares_on_sticker_and_lesion_stand_beside_chance(runs, tmp_path, capsys):
+    shortcut.main(
+        [
+            *(f"{runs}/m{k}.safetensors" for k in (0, 1)),
+            *("--data", SKIN, "--images", "12", "--shown", "2"),
+            *("--out", str(tmp_path / "s.png")),
+        ]
+    )
+    said = capsys.readouterr().out
+    assert said.count("mass on the sticker") == said.count("mass on the lesion") == 2
+    assert said.count("chance") == 4
+    assert (tmp_path / "s.png").stat().st_size > 5000
