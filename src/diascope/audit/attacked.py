@@ -17,7 +17,15 @@ from diascope import __version__, hardware
 from diascope.attacks import Attack
 from diascope.attacks.base import is_broken
 from diascope.attacks.saving import RoundedAwayWarning, save_images, write_png
-from diascope.audit.imagefiles import image_id, logits_of, make_room, prepared, unique_names
+from diascope.audit.imagefiles import (
+    image_id,
+    logits_of,
+    make_room,
+    prepared,
+    shown,
+    unique_names,
+    veiled,
+)
 from diascope.audit.results import plain
 from diascope.audit.subject import Subject
 from diascope.evaluation.perturbation import perturbation_pictures, perturbation_table
@@ -59,13 +67,14 @@ class AttackOnFiles:
         """Attack the images; raises `UserError` for unreadable ones and a folder that is taken."""
         levels = prepared(files, self.subject)
         make_room(self.out)
-        names, rows = unique_names(files), list[Row]()
+        told = shown(files)
+        names, rows = unique_names(told), list[Row]()
         for start in range(0, len(files), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            rows += self._rows(files[part], names[part], levels[part])
+            rows += self._rows(told[part], names[part], levels[part])
             if progress is not None:
                 progress(len(rows), len(files))
-        content = plain({**self._described(command), "images": rows})
+        content = plain({**self._described(veiled(command, files)), "images": rows})
         write_text(self.out / RESULTS, json.dumps(content, indent=1, allow_nan=False) + "\n")
         return rows
 

@@ -15,12 +15,20 @@ from torch import Tensor, nn
 
 from diascope import __version__, hardware
 from diascope.attacks.saving import write_png
-from diascope.audit.imagefiles import image_id, logits_of, make_room, prepared, unique_names
+from diascope.audit.imagefiles import (
+    image_id,
+    logits_of,
+    make_room,
+    prepared,
+    reader_of,
+    shown,
+    unique_names,
+    veiled,
+)
 from diascope.audit.mapmeasures import MapMeasures
 from diascope.audit.results import plain
 from diascope.audit.subject import Subject
 from diascope.data import Preprocess
-from diascope.data.readers import FileReader
 from diascope.errors import UserError
 from diascope.explain import Explainer, explain_all, rectify, render
 from diascope.explain.base import need_of
@@ -88,7 +96,10 @@ class ExplanationOfFiles:
         levels = prepared(files, self.subjects[0])
         regions = prepared_masks(files, masks, self.subjects[0])
         make_room(self.out)
-        names, found = unique_names(files), Explained([], levels, regions)
+        told = shown(files)
+        told_masks = shown([mask or "" for mask in masks]) or [""] * len(files)
+        command = veiled(command, [*files, *(mask for mask in masks if mask)])
+        names, found = unique_names(told), Explained([], levels, regions)
         heats: dict[tuple[str, str], list[Tensor]] = {}
         measured = "faithfulness" in self.measures.families  # then it takes the longer part
         total = len(files) * len(self.subjects) * len(self.methods) * (1 + measured)
@@ -97,10 +108,8 @@ class ExplanationOfFiles:
             part = slice(start, start + AT_ONCE)
             inside = None if regions is None else regions[part]
             rows: list[Row] = [
-                {"image": file, "name": name, "mask": mask, "models": {}}
-                for file, name, mask in zip(
-                    files[part], names[part], (masks or [None] * len(files))[part], strict=True
-                )
+                {"image": file, "name": name, "mask": mask or None, "models": {}}
+                for file, name, mask in zip(told[part], names[part], told_masks[part], strict=True)
             ]
             for subject, own in self._batch(levels[part], inside, rows, tick):
                 for method, heat in own.items():
@@ -296,7 +305,7 @@ def prepared_masks(
             "order, and '' for an image without one"
         )
     preprocess = Preprocess.model_validate(subject.card["preprocess"])
-    size, reader, regions = subject.card["size"], FileReader(Path()), []
+    size, reader, regions = subject.card["size"], reader_of(subject), []
     for file, mask in zip(files, masks, strict=True):
         image = reader.image(file)
         region = np.zeros(image.shape[:2], np.bool_)
@@ -304,7 +313,8 @@ def prepared_masks(
             found = reader.mask(mask)
             if found.shape != region.shape:
                 have, want = (f"{s[1]}x{s[0]}" for s in (found.shape, region.shape))
-                raise UserError(f"{mask}: is {have} pixels, and its image {file} is {want}")
+                told, name = shown([mask, file])
+                raise UserError(f"{told}: is {have} pixels, and its image {name} is {want}")
             region = found
         regions.append(preprocess.mask(region, size, preprocess.window(image)))
     return torch.from_numpy(np.stack(regions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -11,22 +12,49 @@ import torch
 from torch import Tensor
 
 from diascope.audit.subject import Subject
-from diascope.data import Preprocess
-from diascope.data.readers import FileReader
+from diascope.data import Preprocess, ReadError
+from diascope.data.hidden import alias
+from diascope.data.readers import FileReader, is_dicom_file
 from diascope.errors import UserError
 from diascope.models.modes import exactly
 from diascope.randomness import stable_id
 
 
 def prepared(files: Sequence[str], subject: Subject) -> Tensor:
-    """Return the images as the model was trained to see them, (N, C, H, W) uint8."""
+    """Return the images as the model was trained to see them, (N, C, H, W) uint8.
+
+    Raises `ReadError`; of a DICOM file it tells the number among `files`, not the path.
+    """
     preprocess = Preprocess.model_validate(subject.card["preprocess"])
-    size, reader = subject.card["size"], FileReader(Path())
+    size, reader = subject.card["size"], reader_of(subject)
     for file in files:
         if Path(file).is_dir():
             raise UserError(f"{file}: is a folder; name its images, such as {file}/*.png")
-    images = [preprocess.image(reader.image(file), size) for file in files]
+    images, told = [], shown(files)
+    for number, (file, name) in enumerate(zip(files, told, strict=True), 1):
+        try:
+            images.append(preprocess.image(reader.image(file), size))
+        except ReadError as error:
+            where = file if name == file else f"{name}, image {number} of {len(files)}"
+            raise ReadError(where, error.reason) from None
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def reader_of(subject: Subject) -> FileReader:
+    """Return the reader of single files, which makes grey of 16 bits what it was in training."""
+    return FileReader(Path(), depth=subject.card.get("data", {}).get("depth", 16))
+
+
+def shown(files: Sequence[str]) -> list[str]:
+    """Return what stands for each file in all that is written: its path, a pseudonym of DICOM."""
+    return [alias(file) if file and is_dicom_file(Path(), file) else file for file in files]
+
+
+def veiled(command: str, files: Sequence[str]) -> str:
+    """Return a command line with pseudonyms in place of the paths of DICOM files."""
+    names = dict(zip(files, shown(files), strict=True))
+    words = shlex.split(command)
+    return shlex.join([names.get(word, word) for word in words]) if command else command
 
 
 @torch.no_grad()

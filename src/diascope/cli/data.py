@@ -1,4 +1,4 @@
-"""`diascope data`: list, verify, split, phantom."""
+"""`diascope data`: list, verify, names, split, phantom."""
 
 from __future__ import annotations
 
@@ -41,6 +41,27 @@ def verify(data: Data) -> None:
     typer.echo(f"{dataset.name}: {len(dataset)} images, {len(problems)} problems")
     if problems:
         raise typer.Exit(1)
+
+
+@app.command()
+def names(
+    data: Data,
+    wanted: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Pseudonyms; else all.")
+    ] = None,
+) -> None:
+    """Show on the screen which files the pseudonyms of a dataset stand for."""
+    from diascope.data import open_data
+    from diascope.data.hidden import HiddenReader
+    from diascope.errors import UserError
+
+    reader = open_data(data).reader
+    if not isinstance(reader, HiddenReader):
+        raise UserError(f"{data}: its files go by their own names")
+    for name in wanted or reader.places:
+        if name not in reader.places:
+            raise UserError(f"{name}: stands for no file of {data}; is it of another key?")
+        typer.echo(f"{name} {reader.places[name]}")
 
 
 @app.command()

@@ -41,9 +41,16 @@ def describe_run(
             "classes": list(test.classes),
             "images": {**{k: p.dataset.counts for k, p in parts.items()}, "test": test.counts},
             "skipped": sum(len(p.skipped) for p in parts.values()),
+            **_reading(test),
         },
         "weights": start,
     }
+
+
+def _reading(dataset: Dataset) -> dict[str, Any]:
+    """Return how files were read, where that is not the usual, for images read later."""
+    depth = getattr(dataset.reader, "depth", 16)
+    return {} if depth == 16 else {"depth": depth}
 
 
 def content_of(weights: Path | None) -> str | None:
