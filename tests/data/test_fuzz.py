@@ -170,6 +170,33 @@ def test_a_declared_size_is_kept(name: str, tmp_path: Path) -> None:
             continue
 
 
+FRAMES = {
+    "rle": (dicoms.RLE, lambda: dicoms.rle([GREY])),
+    "jpeg": (dicoms.BASELINE, lambda: picture(GREY, "JPEG")),
+    "lossless": (dicoms.LOSSLESS, lambda: imagecodecs.jpeg8_encode(GREY, lossless=True)),
+    "jpeg-ls": (dicoms.JPEG_LS, lambda: imagecodecs.jpegls_encode(GREY)),
+    "jpeg-2000": (
+        dicoms.JPEG_2000,
+        lambda: imagecodecs.jpeg2k_encode(GREY, codecformat="j2k", level=0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_compressed_frames_that_are_changed_in_a_sound_file(name: str, tmp_path: Path) -> None:
+    syntax, encode = FRAMES[name]
+    frame, reader = bytes(encode()), FileReader(tmp_path, (40, 30))
+    draw = np.random.default_rng(2 + zlib.crc32(name.encode()))
+    outcomes = set()
+    for _ in range(CHANGES):
+        bad = changed(frame, draw) + bytes(len(frame) % 2)
+        (tmp_path / "file").write_bytes(dicoms.dicom(bad, syntax, **dicoms.frame(GREY.shape)))
+        found = attempt(reader.image)
+        assert sound(found, 3), found
+        outcomes.add(type(found))
+    assert outcomes == {ReadError, np.ndarray}
+
+
 def png(width: int, height: int, depth: int = 16) -> bytes:
     """A PNG of a few kilobytes that declares any size, its pixels all 0."""
 
