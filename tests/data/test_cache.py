@@ -12,8 +12,9 @@ import pytest
 import torch
 from tests.data import trees
 
-from diascope.data import Dataset, Preprocess, ReadError, load_pixels, open_data
+from diascope.data import Dataset, Preprocess, ReadError, building, load_pixels, open_data
 from diascope.data.cache import cache_folder
+from diascope.data.store import ROW
 from diascope.errors import UserError
 
 FORK = multiprocessing.get_context("fork")
@@ -111,22 +112,24 @@ def test_a_changed_source_is_decoded_again(tmp_path: Path) -> None:
     after = load_pixels(dataset, 16).x()
     changed = (before != after).flatten(1).any(1).tolist()
     assert changed == [False, False, True, False, False, False]
-    assert reader.count == 12
+    assert reader.count == 7  # the others are copied
 
 
-@pytest.mark.parametrize("damage", ["absent", "short", "not json", "no key"])
+@pytest.mark.parametrize("damage", ["absent", "short", "not json", "no key", "another table"])
 def test_a_damaged_cache_is_built_again(tmp_path: Path, damage: str) -> None:
     dataset, reader = counted(open_data(trees.folders(tmp_path)))
     want = load_pixels(dataset, 16).x()
     (folder,) = caches()
     if damage == "absent":
-        (folder / "images.npy").unlink()
+        (folder / "colour.raw").unlink()
     elif damage == "short":
-        (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-100])
+        (folder / "colour.raw").write_bytes((folder / "colour.raw").read_bytes()[:-100])
     elif damage == "not json":
-        (folder / "index.json").write_text("{")
+        (folder / "about.json").write_text("{")
+    elif damage == "no key":
+        (folder / "about.json").write_text(json.dumps({"images": 6}))
     else:
-        (folder / "index.json").write_text(json.dumps({"rows": []}))
+        np.save(folder / "rows.npy", np.load(folder / "rows.npy")[:-1])
     assert torch.equal(load_pixels(dataset, 16).x(), want)
     assert reader.count == 12
     assert torch.equal(load_pixels(dataset, 16).x(), want)
@@ -154,35 +157,72 @@ def test_two_processes_build_at_once(tmp_path: Path) -> None:
     assert got == {np.asarray(load_pixels(dataset, 16).images).tobytes()}
 
 
-@pytest.mark.parametrize("wait", [0.02, 0.1, 0.3])
-def test_a_killed_builder_leaves_nothing_that_is_taken_for_complete(
-    tmp_path: Path, wait: float
-) -> None:
-    dataset, reader = counted(open_data(trees.folders(tmp_path, 100)), pause=0.01)
+def killed(dataset: Dataset, after: int) -> None:
+    """Build a cache in another process, and kill that when it has noted `after` images."""
     worker = FORK.Process(target=load_pixels, args=(dataset, 16))
     worker.start()
     until = time.monotonic() + 30
-    while not list(cache_folder().glob(".building-*/images.npy")) and time.monotonic() < until:
+    while _noted() < after and time.monotonic() < until:
         time.sleep(0.002)
-    time.sleep(wait)
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     assert worker.exitcode == -signal.SIGKILL
+
+
+def _noted() -> int:
+    files = list(cache_folder().glob(".building-*/noted.raw"))
+    return files[0].stat().st_size // ROW.itemsize if files else 0
+
+
+def test_a_killed_builder_leaves_nothing_that_is_taken_for_complete_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "NOTE_EVERY", 0.02)
+    dataset, reader = counted(open_data(trees.folders(tmp_path, 60)), pause=0.008)
+    killed(dataset, after=1)
+    first = _noted()
+    killed(dataset, after=first + 1)  # the second goes on, and is killed as well
+    second = _noted()
+    assert 0 < first < second < 120
     assert caches() == []
-    assert list(cache_folder().glob(".building-*"))
+    (left,) = cache_folder().glob(".building-*")
+    with (left / "colour.raw").open("ab") as file:  # what was written and not yet noted
+        file.write(b"half an image")
     reader.pause = 0
-    pixels = load_pixels(dataset, 16)
-    assert reader.count == 200
-    want = Preprocess().image(dataset.reader.image(dataset.table.path[199]), 16)
-    assert (pixels.images[199] == want).all()
+    calls: list[int] = []
+    pixels = load_pixels(dataset, 16, progress=lambda done, _: calls.append(done))
+    assert reader.count == 120 - second
+    assert min(calls) > second
+    assert calls[-1] == 120
+    for row in range(120):
+        want = Preprocess().image(dataset.reader.image(dataset.table.path[row]), 16)
+        assert (pixels.images[row] == want).all()
+    assert [f for f in cache_folder().iterdir() if f.name.startswith(".")] == []
 
 
-def test_what_killed_builders_left_is_swept_after_a_day(tmp_path: Path) -> None:
+def test_an_interrupted_build_goes_on(tmp_path: Path) -> None:
+    dataset, reader = counted(open_data(trees.folders(tmp_path, 100)))
+
+    def interrupt(done: int, _: int) -> None:
+        if done >= 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_pixels(dataset, 16, progress=interrupt)
+    assert caches() == []
+    assert reader.count < 200
+    reader.count = 0
+    assert len(load_pixels(dataset, 16)) == 200
+    assert reader.count == 136
+
+
+def test_what_stopped_builders_left_is_swept_after_a_week(tmp_path: Path) -> None:
     old, new = cache_folder() / ".building-old", cache_folder() / ".building-new"
     for folder in (old, new):
         trees.write(folder / "images.npy", b"x")
-    os.utime(old, (0, 0))
+    for path in (old / "images.npy", old):
+        os.utime(path, (0, 0))
     load_pixels(open_data(trees.folders(tmp_path)), 16)
     assert not old.exists()
     assert new.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from diascope.randomness import Noise, derive
 
 _LUMA = (0.299, 0.587, 0.114)
+_CACHED = 4 << 20  # bytes of images a thread works on at once: its caches hold most of them
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,34 @@ class Augment:
     def __call__(self, x: Tensor, ids: Tensor, seed: int, epoch: int) -> Tensor:
         """Return `x` (B, C, H, W) in [0, 1], augmented, in the same shape and memory format.
 
-        An image's result depends on `seed`, `epoch` and its id in `ids` (B,) alone, whatever
-        batch it stands in.
+        `x` may be of uint8, 0 to 255: the result is float32 then, too. An image's result depends
+        on `seed`, `epoch` and its id in `ids` (B,) alone, whatever batch it stands in.
         """
-        if x.dtype != torch.float32:
+        if x.dtype not in (torch.float32, torch.uint8):
             return self(x.float(), ids, seed, epoch).to(x.dtype)
         noise = Noise(derive(seed, "augment", epoch), ids.to(x.device))
         draw = noise.uniform((8,)).unbind(1)  # 8 of (B,)
         matrix = self._matrix(draw)
-        if matrix is not None:
-            x = _warp(x, matrix)
-        if self.colour:
-            x = _recolour(x, [1 + self.colour * (2 * u - 1) for u in draw[4:7]])
-        return x
+        if matrix is None and self.flips:
+            x = _flipped(x, draw[0] >= 0.5, draw[1] >= 0.5)
+        factors = [1 + self.colour * (2 * u - 1) for u in draw[4:7]] if self.colour else None
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        step = _images_at_once(x)
+        if len(x) <= step:
+            return _changed(x, matrix, factors).contiguous(memory_format=layout)
+        out = torch.empty_like(x, dtype=torch.float32)
+        for start in range(0, len(x), step):
+            part = slice(start, start + step)
+            out[part] = _changed(x[part], _of(matrix, part), _of(factors, part))
+        return out
 
-    def _matrix(self, draw: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """Return a, b, c, d (B,): the pixel at (u, v) comes from (a u + b v, c u + d v)."""
-        if not (self.flips or self.affine or self.rotation):
+    def _matrix(self, draw: tuple[Tensor, ...]) -> list[Tensor] | None:
+        """Return a, b, c, d (B,): the pixel at (u, v) comes from (a u + b v, c u + d v).
+
+        None where nothing but flips is asked for.
+        """
+        if not (self.affine or self.rotation):
             return None
         angle = (2 * draw[2] - 1) * math.radians(self.rotation)
         second = (2 * draw[3] - 1) * math.radians(self.affine)
@@ -69,10 +82,35 @@ class Augment:
         shear, cos, sin = torch.tan(second), torch.cos(angle), torch.sin(angle)
         right = torch.where(draw[0] < 0.5, 1.0, -1.0) if self.flips else torch.ones_like(cos)
         down = torch.where(draw[1] < 0.5, 1.0, -1.0) if self.flips else torch.ones_like(cos)
-        return cos * right, (shear * cos - sin) * down, sin * right, (shear * sin + cos) * down
+        return [cos * right, (shear * cos - sin) * down, sin * right, (shear * sin + cos) * down]
 
 
-def _warp(x: Tensor, matrix: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+def _flipped(x: Tensor, mirrored: Tensor, upended: Tensor) -> Tensor:
+    """Return `x` with the images (B,) flipped left to right, and upside down, that say so."""
+    x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    return torch.where(upended[:, None, None, None], x.flip(2), x)
+
+
+def _images_at_once(x: Tensor) -> int:
+    """Return how many images to work on at once: on a CPU as many as its caches hold."""
+    if x.device.type != "cpu":
+        return len(x)
+    each = 4 * math.prod(x.shape[1:])
+    return torch.get_num_threads() * max(1, _CACHED // each)
+
+
+def _of(values: list[Tensor] | None, part: slice) -> list[Tensor] | None:
+    return None if values is None else [value[part] for value in values]
+
+
+def _changed(x: Tensor, matrix: list[Tensor] | None, factors: list[Tensor] | None) -> Tensor:
+    """Return `x` as float32 in [0, 1], warped and recoloured, in any memory format."""
+    x = x if x.dtype == torch.float32 else x.to(torch.float32).div_(255)
+    x = x if matrix is None else _warp(x, matrix)
+    return x if factors is None else _recolour(x, factors)
+
+
+def _warp(x: Tensor, matrix: Sequence[Tensor]) -> Tensor:
     """Return `x` sampled bilinearly where `matrix` (in pixels, about the centre) points.
 
     The products and sums stand apart, so that no batch size rounds them otherwise.
@@ -81,14 +119,13 @@ def _warp(x: Tensor, matrix: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
     v = ((torch.arange(height, device=x.device) + 0.5) * 2 - height)[:, None]  # half pixels, (H, 1)
     u = (torch.arange(width, device=x.device) + 0.5) * 2 - width  # (W,)
     a, b, c, d = (value[:, None, None] for value in matrix)
-    grid = torch.stack([(a * u + b * v) / width, (c * u + d * v) / height], -1)  # (B, H, W, 2)
-    warped = F.grid_sample(x, grid, "bilinear", "reflection", align_corners=False)
-    if x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last):
-        return warped.contiguous(memory_format=torch.channels_last)
-    return warped
+    across, down = torch.complex(a * u, c * u), torch.complex(b * v, d * v)  # x and y at once
+    grid = torch.view_as_real(across + down)  # (B, H, W, 2)
+    grid /= torch.tensor([width, height], device=x.device) if height != width else width
+    return F.grid_sample(x, grid, "bilinear", "reflection", align_corners=False)
 
 
-def _recolour(x: Tensor, factors: list[Tensor]) -> Tensor:
+def _recolour(x: Tensor, factors: Sequence[Tensor]) -> Tensor:
     """Return `x` with saturation, brightness and contrast (B,) changed, in that order, clipped.
 
     Each is a mixture: with the pixel's grey, with black, with the image's mean grey. The three
@@ -96,11 +133,13 @@ def _recolour(x: Tensor, factors: list[Tensor]) -> Tensor:
     """
     brightness, contrast, saturation = (f.to(x.dtype)[:, None, None, None] for f in factors)
     if x.shape[1] == 3:
-        red, green, blue = (x[:, k : k + 1] * weight for k, weight in enumerate(_LUMA))
-        grey = red + green + blue  # (B, 1, H, W)
+        grey, green, blue = (x[:, k : k + 1] * weight for k, weight in enumerate(_LUMA))
+        grey += green
+        grey += blue  # (B, 1, H, W)
     else:
         grey, saturation = x.mean(1, keepdim=True), torch.ones_like(saturation)
     mean = grey.mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(x.dtype)
     both = brightness * contrast
-    rest = grey * (both * (1 - saturation)) + brightness * (1 - contrast) * mean
-    return (x * (both * saturation) + rest).clamp_(0, 1)
+    grey *= both * (1 - saturation)
+    grey += brightness * (1 - contrast) * mean
+    return (x * (both * saturation)).add_(grey).clamp_(0, 1)

@@ -1,9 +1,10 @@
-"""Decoded pixels, kept on disk at the working size and mapped into memory.
+"""Decoded pixels, kept on disk at the working size.
 
 A cache is one folder, named by a hash of all that its pixels depend on: the rows' paths and
 stamps, the preprocessing, the size, the format. It is built aside and renamed into place, so
-that it is complete or absent; of two builders at once, the second to finish takes what the
-first made. A dataset whose rows all lie in a cache that is there already is served from it.
+that it is complete or absent. Of two builders of the same the second waits for the first; a
+builder that was stopped leaves what it has to the next. A dataset whose rows all lie in a cache
+that is there already is served from it, and rows that lie in others are copied from there.
 """
 
 from __future__ import annotations
@@ -15,34 +16,35 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from diascope.data.building import Task, Unlockable, build, claimed, finish
 from diascope.data.dataset import Dataset
 from diascope.data.pixels import Pixels, Rows
 from diascope.data.preprocess import Preprocess
-from diascope.data.verify import Problem, Progress, in_threads, label_problem, read_row, refusal
+from diascope.data.stamps import stamps
+from diascope.data.store import (
+    ABOUT,
+    FORMAT,
+    LOCK,
+    NOTES,
+    PROBLEM,
+    ROW,
+    Images,
+    Masks,
+    Shape,
+    Store,
+)
+from diascope.data.verify import Problem, Progress, label_problem, read_row, refusal
 from diascope.errors import UserError
 
-FORMAT = 1
-_ASIDE = ".building-"
-_DAY = 86_400
+ASIDE = ".building-"
+_KEPT = 7 * 86_400  # seconds for which what a stopped builder left is kept
 _DEFAULT = Preprocess()
-
-
-@dataclass(frozen=True, eq=False)
-class _Store:
-    """A complete cache: its arrays, and for each fingerprint its row and its problems."""
-
-    images: NDArray[np.uint8]
-    masks: NDArray[np.uint8] | None
-    has_mask: NDArray[np.bool_]
-    place: dict[str, int]
-    problems: dict[str, list[Problem]]
+_WAIT = 0.2
 
 
 def cache_folder() -> Path:
@@ -64,184 +66,204 @@ def load_pixels(
 
     `progress(done, total)` is called while images are decoded. Images that `verify` would
     list raise a `UserError`, or with `skip_unreadable` are left out and listed in `.skipped`.
+    A disk without room for them raises one, too, before anything is decoded.
     """
     if not 1 <= size <= 8192:
         raise UserError(f"size {size}: give the height and width of the images, 1 to 8192 pixels")
-    folder = Path(cache) if cache is not None else cache_folder()
     if not len(dataset):
         empty = np.zeros((0, size, size, preprocess.channels), np.uint8)
         return Pixels(dataset, empty, None, np.zeros(0, np.bool_))
-    declared = getattr(dataset.reader, "size", None)  # a wrongly sized image is a problem
-    depends = {
-        "format": FORMAT,
-        "dataset": dataset.name,
-        "declared": declared,
-        "size": size,
-        **preprocess.model_dump(),
-    }
-    prefix, prints = _digest(json.dumps(depends, sort_keys=True)), _fingerprints(dataset)
-    target = folder / f"{prefix}-{_digest(*prints)}"
-    store = _find(target, dataset, prints)
+    task = _task(dataset, size, preprocess)
+    folder = Path(cache) if cache is not None else cache_folder()
+    target = folder / f"{_depends(task)}-{_digest(task.prints.tobytes()).hex()}"
+    store, problems = _find(target, task), dict[int, tuple[Problem, ...]]()
     if store is None:
-        store = _build(target, dataset, prints, size, preprocess, progress, skip_unreadable)
-    problems = {row: store.problems[key] for row, key in enumerate(prints) if key in store.problems}
+        store, problems = _build(target, task, progress, skip_unreadable)
+    rows = np.full(len(dataset), -1) if store is None else store.locate(task.prints)
+    if store is not None:
+        for row in np.flatnonzero(store.table["kind"][rows] == PROBLEM).tolist():
+            problems[row] = tuple(Problem(*each) for each in store.problems[int(rows[row])])
     for row in np.flatnonzero(dataset.labels < 0).tolist():
-        problems[row] = [label_problem(dataset, row), *problems.get(row, [])]
+        problems[row] = (label_problem(dataset, row), *problems.get(row, ()))
     found = tuple(problem for row in sorted(problems) for problem in problems[row])
     if problems and (not skip_unreadable or len(problems) == len(dataset)):
         raise refusal(dataset, found, len(problems))
+    assert store is not None
+    with contextlib.suppress(OSError):  # says when it was last used
+        os.utime(store.folder / ABOUT)
     good = np.array([row for row in range(len(dataset)) if row not in problems], np.int64)
-    index = np.array([store.place[prints[row]] for row in good], np.int64)
-    masks = None if store.masks is None else Rows(store.masks, index)
+    index = rows[good]
+    masks = Rows(Masks(store), index) if len(store.masks) else None
     part = dataset.take(good) if problems else dataset
-    return Pixels(part, Rows(store.images, index), masks, store.has_mask[index], found)
+    return Pixels(part, Rows(Images(store), index), masks, store.has_mask(index), found)
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
+def _task(dataset: Dataset, size: int, preprocess: Preprocess) -> Task:
+    about = {
+        "dataset": dataset.name,
+        "declared": getattr(dataset.reader, "size", None),  # a wrongly sized image is a problem
+        "preprocess": preprocess.model_dump(mode="json"),
+    }
+    shape = Shape(size, preprocess.channels)
+    return Task(dataset, _fingerprints(dataset), shape, preprocess, about)
 
 
-def _fingerprints(dataset: Dataset) -> list[str]:
-    """Return what the pixels of each row depend on, as one short text a row."""
-    stamp = dataset.reader.stamp
-    return [
-        _digest(path, stamp(path), mask, stamp(mask) if mask else "", *([boxes] if boxes else []))
-        for path, mask, boxes in dataset.entries
-    ]
+def _depends(task: Task) -> str:
+    """Return the name of what the pixels of all rows depend on."""
+    depends = {"format": FORMAT, "size": task.shape.size, **task.about}
+    return _digest(json.dumps(depends, sort_keys=True).encode()).hex()
 
 
-def _find(target: Path, dataset: Dataset, prints: list[str]) -> _Store | None:
-    """Return a complete cache that serves `dataset`, at `target` or of a larger dataset."""
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=12).digest()
+
+
+def _fingerprints(dataset: Dataset) -> NDArray[np.bytes_]:
+    """Return what the pixels of each row depend on, in 12 bytes a row (N,)."""
+    paths, masks, boxes = zip(*dataset.entries, strict=True)
+    of_masks = iter(stamps(dataset.reader, [mask for mask in masks if mask]))
+    of_paths = stamps(dataset.reader, paths)
+    prints = bytearray()
+    for path, stamp, mask, box in zip(paths, of_paths, masks, boxes, strict=True):
+        parts = (path, stamp, mask, next(of_masks) if mask else "", *([box] if box else []))
+        prints += _digest("\n".join(parts).encode())
+    return np.frombuffer(bytes(prints), "S12")
+
+
+def _find(target: Path, task: Task) -> Store | None:
+    """Return a complete cache that serves `task`, at `target` or of a larger dataset."""
+    others = (folder for folder in _alike(target) if not folder.name.startswith("."))
+    stores = (Store.open(folder) for folder in [target, *others])
+    return next((store for store in stores if store and _serves(store, task)), None)
+
+
+def _alike(target: Path) -> list[Path]:
+    """Return the other caches, complete or not, whose rows are prepared as those of `target`."""
+    if not target.parent.is_dir():
+        return []
     prefix = target.name.partition("-")[0]
-    others = sorted(target.parent.glob(f"{prefix}-*")) if target.parent.is_dir() else []
-    stores = (_open(folder) for folder in [target, *others])
-    return next((store for store in stores if store and _serves(store, dataset, prints)), None)
+    found = [*target.parent.glob(f"{prefix}-*"), *target.parent.glob(f"{ASIDE}{prefix}-*")]
+    return sorted(folder for folder in found if folder != target)
 
 
-def _serves(store: _Store, dataset: Dataset, prints: list[str]) -> bool:
+def _serves(store: Store, task: Task) -> bool:
     """Return whether `store` has every row, and its problems are problems still."""
-    if any(key not in store.place for key in prints):
+    if len(store.table) < len(task.prints):
         return False
-    bad = [row for row, key in enumerate(prints) if key in store.problems]
-    return all(read_row(dataset, row).problems for row in bad)
-
-
-def _open(folder: Path) -> _Store | None:
-    """Return the cache in `folder`; None where there is none, or a damaged one."""
-    try:
-        index = json.loads((folder / "index.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        masks = np.load(folder / "masks.npy", mmap_mode="r") if index["masks"] else None
-        has_mask = np.load(folder / "has_mask.npy")
-        place = {key: row for row, key in enumerate(index["rows"])}
-        problems = {key: [Problem(*each) for each in p] for key, p in index["problems"].items()}
-        return _Store(images, masks, has_mask, place, problems)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    rows = store.locate(task.prints)
+    if (rows < 0).any():
+        return False
+    bad = np.flatnonzero(store.table["kind"][rows] == PROBLEM)
+    return all(read_row(task.dataset, row).problems for row in bad.tolist())
 
 
 def _build(
-    target: Path,
-    dataset: Dataset,
-    prints: list[str],
-    size: int,
-    preprocess: Preprocess,
-    progress: Progress | None,
-    keep_problems: bool,
-) -> _Store:
-    """Return a new cache, put at `target`; one with problems is put there only if asked to."""
+    target: Path, task: Task, progress: Progress | None, keep_problems: bool
+) -> tuple[Store | None, dict[int, tuple[Problem, ...]]]:
+    """Return a new cache, put at `target`; where rows have problems, only if asked to.
+
+    Otherwise what could be decoded stays where the next builder finds it.
+    """
+    aside = target.with_name(ASIDE + target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
-        aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=target.parent))
-        try:
-            problems = _decode(aside, dataset, prints, size, preprocess, progress)
-            if problems and not keep_problems:
-                store = _open(aside)
-                assert store is not None
-                return store
-            _publish(aside, target, dataset, prints)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        while True:
+            try:
+                with claimed(aside) as mine:
+                    if mine:
+                        return _build_aside(aside, target, task, progress, keep_problems)
+            except Unlockable:  # a folder that is nobody else's, to which no one returns
+                shutil.rmtree(aside, ignore_errors=True)
+                own = Path(tempfile.mkdtemp(prefix=f"{aside.name}-", dir=target.parent))
+                return _build_aside(own, target, task, progress, keep_problems)
+            if progress is not None:
+                progress(_noted(aside), len(task.prints))
+            time.sleep(_WAIT)
     except OSError as error:
         what = error.strerror or str(error)
         raise UserError(
             f"{target.parent}: the pixel cache cannot be written ({what}): free some space or "
-            "name another folder in $DIASCOPE_CACHE"
+            "name another folder in $DIASCOPE_CACHE; what is decoded is kept for the next start"
         ) from None
-    store = _open(target)
-    assert store is not None
-    return store
 
 
-def _decode(
-    folder: Path,
-    dataset: Dataset,
-    prints: list[str],
-    size: int,
-    preprocess: Preprocess,
-    progress: Progress | None,
-) -> bool:
-    """Decode every row into `folder`; return whether any has a problem."""
-    count = len(dataset)
-    any_mask = any(mask or boxes for _, mask, boxes in dataset.entries)
-    images = _allocate(folder / "images.npy", (count, size, size, preprocess.channels))
-    masks = _allocate(folder / "masks.npy", (count, size, size)) if any_mask else None
-    has_mask = np.zeros(count, np.bool_)
-
-    def decode(number: int) -> tuple[Problem, ...]:
-        row = read_row(dataset, number)
-        if row.image is not None and not row.problems:
-            images[number] = preprocess.image(row.image, size)
-            if row.mask is not None and masks is not None:
-                masks[number] = preprocess.mask(row.mask, size)
-                has_mask[number] = True
-        return row.problems
-
-    found = in_threads(decode, count, progress)
-    problems = {key: [(p.path, p.reason) for p in f] for key, f in zip(prints, found, strict=True)}
-    problems = {key: each for key, each in problems.items() if each}
-    for array in (images, masks):
-        if array is not None:
-            array.flush()
-    np.save(folder / "has_mask.npy", has_mask)
-    index = {"rows": prints, "problems": problems, "masks": any_mask}
-    (folder / "index.json").write_text(json.dumps(index))
-    for part in folder.iterdir():
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-    return bool(problems)
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    """Return a new mapped array of zeros; its room on the disk is taken at once."""
-    array = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, max(path.stat().st_size, 1))
-    return array
-
-
-def _publish(aside: Path, target: Path, dataset: Dataset, prints: list[str]) -> None:
-    """Rename `aside` to `target`, unless another builder has put a cache there that serves."""
-    aside.chmod(0o755)
+def _build_aside(
+    aside: Path, target: Path, task: Task, progress: Progress | None, keep_problems: bool
+) -> tuple[Store | None, dict[int, tuple[Problem, ...]]]:
+    """Build in the folder `aside`, which is this builder's alone; see `_build`."""
+    if (there := _find(target, task)) is not None:  # made while this builder waited
+        shutil.rmtree(aside, ignore_errors=True)
+        return there, {}
+    found = [_open(folder, task.shape) for folder in (target, *_alike(target))]
+    sources = [store for store in found if store and (store.locate(task.prints) >= 0).any()]
     try:
-        aside.rename(target)
+        problems = build(aside, task, sources, progress)
+    finally:
+        if not _noted(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+    if problems and (not keep_problems or len(problems) == len(task.prints)):
+        return None, problems
+    finish(aside, task, problems)
+    _publish(aside, target)
+    store = Store.open(target)
+    assert store is not None
+    _remove_superseded(target, store)
+    return store, {}
+
+
+def _open(folder: Path, shape: Shape) -> Store | None:
+    return Store.open(folder) or Store.unfinished(folder, shape)
+
+
+def _noted(aside: Path) -> int:
+    """Return how many rows the builder of `aside` has noted."""
+    try:
+        return (aside / NOTES).stat().st_size // ROW.itemsize
     except OSError:
-        there = _open(target)
-        if there is not None and _serves(there, dataset, prints):
-            return
-        if not target.exists():
-            raise
-        outdated = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=target.parent))
+        return 0
+
+
+def _publish(aside: Path, target: Path) -> None:
+    """Rename `aside` to `target`; what lies there is damaged, or has problems that went away."""
+    if target.exists():
+        outdated = Path(tempfile.mkdtemp(prefix=ASIDE, dir=target.parent))
         target.rename(outdated / "outdated")
         shutil.rmtree(outdated, ignore_errors=True)
-        aside.rename(target)
+    aside.rename(target)
+    for name in (NOTES, LOCK):
+        (target / name).unlink(missing_ok=True)
+
+
+def _remove_superseded(target: Path, store: Store) -> None:
+    """Remove what stopped builders left of rows that `store` now has."""
+    for folder in _alike(target):
+        left = Store.unfinished(folder, store.shape) if folder.name.startswith(ASIDE) else None
+        if left is not None and (store.locate(left.table["print"]) >= 0).all():
+            _remove(folder)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what builders that were killed more than a day ago left behind."""
-    for left in folder.glob(f"{_ASIDE}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _DAY:
+    """Remove what builders that were stopped a week ago left behind."""
+    for left in folder.glob(f"{ASIDE}*"):
+        newest = max((_modified(file) for file in [left, *left.glob("*")]), default=0.0)
+        if time.time() - newest > _KEPT:
+            _remove(left)
+
+
+def _remove(left: Path) -> bool:
+    """Remove an unfinished cache unless its builder lives; return whether it is gone."""
+    try:
+        with claimed(left) as mine:
+            if mine:
                 shutil.rmtree(left, ignore_errors=True)
+    except OSError:
+        return False
+    return not left.exists()
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,10 +16,27 @@ from diascope.data.dataset import Dataset
 from diascope.data.verify import Problem
 
 
+class Gathered(Protocol):
+    """What has rows of uint8 and gives some of them, by positions; need not hold them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the whole array would have."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """The type of the array."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]: ...
+
+
 class Rows:
     """Some rows of an array, in some order, gathered when they are asked for."""
 
-    def __init__(self, array: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
+    def __init__(self, array: NDArray[np.uint8] | Gathered, index: NDArray[np.int64]) -> None:
         self.array, self.index = array, index
 
     @property
@@ -37,6 +54,22 @@ class Rows:
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         return np.asarray(self.array[self.index[rows]])
+
+    def narrow(self, rows: Any) -> NDArray[np.uint8]:
+        """Return the rows; of images that are stored as grey, one channel where all of them are."""
+        narrow = getattr(self.array, "narrow", self.array.__getitem__)
+        return np.asarray(narrow(self.index[rows]))
+
+    @property
+    def grey(self) -> bool:
+        """Whether all rows are of images that are stored as grey."""
+        grey = getattr(self.array, "grey", None)
+        return grey is not None and bool(grey(self.index))
+
+    def expect(self, rows: Any) -> None:
+        """Have the disk fetch these rows, for a reading that comes soon; returns at once."""
+        if hasattr(self.array, "expect"):
+            self.array.expect(self.index[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.array[self.index], dtype)
@@ -78,8 +111,28 @@ class Pixels:
 
     def x(self, rows: Any = slice(None), device: str | torch.device = "cpu") -> Tensor:
         """Return images (B, C, H, W), float32 in [0, 1], with channels_last strides."""
-        batch = torch.from_numpy(_gather(self.images, self._rows(rows))).to(device)
-        return batch.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        x = self.raw(rows, device).to(torch.float32).div_(255)
+        return repeated(x, self.channels)
+
+    def raw(self, rows: Any = slice(None), device: str | torch.device = "cpu") -> Tensor:
+        """Return images (B, C, H, W), uint8, with channels_last strides.
+
+        They are of one channel, whatever C, where all of them are stored as grey.
+        """
+        rows = self._rows(rows)
+        images = self.images
+        found = images.narrow(rows) if isinstance(images, Rows) else images[rows]
+        return torch.from_numpy(np.ascontiguousarray(found)).to(device).permute(0, 3, 1, 2)
+
+    @cached_property
+    def grey(self) -> bool:
+        """Whether all images are stored as grey, so that `raw` has always one channel."""
+        return isinstance(self.images, Rows) and self.images.grey
+
+    def expect(self, rows: Any) -> None:
+        """Have the disk fetch these images, for a reading that comes soon; returns at once."""
+        if isinstance(self.images, Rows):
+            self.images.expect(self._rows(rows))
 
     def y(self, rows: Any = slice(None), device: str | torch.device = "cpu") -> Tensor:
         """Return class indices (B,), int64."""
@@ -113,6 +166,9 @@ class Pixels:
 
     def fingerprints(self) -> list[str]:
         """Return 16 hexadecimal digits for each image, the same for the same pixels anywhere."""
+        images = self.images
+        if isinstance(images, Rows) and hasattr(images.array, "contents"):
+            return list(images.array.contents(images.index))
         return [
             hashlib.blake2b(
                 _gather(self.images, np.array([row])).tobytes(), digest_size=8
@@ -129,6 +185,16 @@ class Pixels:
         if isinstance(rows, Tensor):
             rows = rows.cpu().numpy()
         return np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
+
+
+def repeated(x: Tensor, channels: int) -> Tensor:
+    """Return x (B, channels, H, W), of x (B, 1 or channels, H, W); channels_last if repeated."""
+    if x.shape[1] == channels:
+        return x
+    count, _, height, width = x.shape
+    out = torch.empty(count, height, width, channels, dtype=x.dtype, device=x.device)
+    out.copy_(x.permute(0, 2, 3, 1))
+    return out.permute(0, 3, 1, 2)
 
 
 def _view(array: NDArray[np.uint8] | Rows, rows: NDArray[np.int64]) -> Rows:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -109,19 +111,39 @@ def in_threads(
 ) -> list[T]:
     """Return `function(row)` of `count` rows, in order; calls `progress(done, total)`."""
     results: list[T] = []
-    with ThreadPoolExecutor(threads or min(_cores(), 16), "diascope-read") as pool:
+    with closing(stream(function, count, threads)) as blocks:
+        for block in blocks:
+            results += block
+            if progress is not None:
+                progress(len(results), count)
+    return results
+
+
+def stream(
+    function: Callable[[int], T], count: int, threads: int | None = None, block: int = BLOCK
+) -> Generator[list[T], None, None]:
+    """Yield `function(row)` of `count` rows, in order and in blocks, worked out in threads.
+
+    The threads are at most three blocks each ahead of whoever takes the results, so that these
+    take no more memory than that however slowly they are taken.
+    """
+    threads = threads or min(_cores(), 16)
+
+    def work(start: int) -> list[T]:
+        return [function(row) for row in range(start, min(start + block, count))]
+
+    with ThreadPoolExecutor(threads, "diascope-read") as pool:
+        ahead = deque[Future[list[T]]]()
         try:
-            for block in pool.map(
-                lambda start: [function(row) for row in range(start, min(start + BLOCK, count))],
-                range(0, count, BLOCK),
-            ):
-                results += block
-                if progress is not None:
-                    progress(len(results), count)
+            for start in range(0, count, block):
+                ahead.append(pool.submit(work, start))
+                if len(ahead) == 3 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
 
 
 def _cores() -> int:

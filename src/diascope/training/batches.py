@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diascope.data.augment import Augment
-from diascope.data.pixels import Pixels
+from diascope.data.pixels import Pixels, repeated
 from diascope.errors import UserError
 from diascope.randomness import derive
 
@@ -57,12 +57,20 @@ class Batches:
 
     def load(self, rows: NDArray[np.int64], epoch: int) -> Batch:
         """Return the augmented batch of these rows, which does not depend on the other rows."""
-        x = self.pixels.x(rows, device=self.device)
         y = self.pixels.y(rows, device=self.device)
         ids = self.pixels.ids(rows)
-        if self.augment is not None:
-            x = self.augment(x, ids, self.seed, epoch)
-        return Batch(x, y, ids)
+        if self.augment is None:
+            return Batch(self.pixels.x(rows, device=self.device), y, ids)
+        channels = self.pixels.channels
+        x = self.pixels.raw(rows, device=self.device)
+        if not self.pixels.grey:
+            x = repeated(x, channels)
+        x = self.augment(x, ids, self.seed, epoch)
+        return Batch(repeated(x, channels), y, ids)
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Have the disk fetch these rows, which are loaded soon; returns at once."""
+        self.pixels.expect(rows)
 
 
 def class_weight(labels: NDArray[np.int64], classes: tuple[str, ...]) -> Tensor:
