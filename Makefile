@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt
 
-.PHONY: demo test check format bench-attacks bench-training bench-explanations clean
+.PHONY: demo test check format bench-attacks bench-training bench-explanations bench-data clean
 
 demo: $(VENV)/.installed  ## train, attack, explain and report on the phantom
 	$(BIN)/diascope demo --out demo
@@ -66,6 +66,11 @@ bench-explanations: $(VENV)/.installed-dev  ## our maps and measures beside the 
 	$(BIN)/python -m benchmarks.explanations_memory $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.maps $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.road $(if $(STANDARD),--model-standard $(STANDARD)) $(FLAGS)
+	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
+
+# On two cores some minutes; with others at work on them the ratios hold better than the rates.
+bench-data: $(VENV)/.installed-dev  ## from files to batches beside torch's DataLoader: DATA= [DEVICE=cuda] [QUICK=1]
+	$(BIN)/python -m benchmarks.data $(FLAGS)
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 clean:
