@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from diascope.cli.cache import cache
+
 app = typer.Typer(
     help="List, verify and split datasets; make the phantom.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command()(cache)
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="ham10000:/path, a folder, or a table.")]
 
