@@ -155,10 +155,10 @@ def test_p3_draws_the_epsilon_for_each_batch() -> None:
     assert (sga.k, sga.lam, sga.attack.norm) == (0.1, 1.0, "linf")
 
 
-def test_p3_reads_its_table(shared_data: Path) -> None:
+def test_p3_reads_its_data(shared_data: Path) -> None:
     data = read("p3/sga").data
-    dataset = open_data(f"table:{shared_data / 'cxr_radiography' / 'index.csv'}", **data.options)
-    assert dataset.counts == {"COVID": 1000, "Normal": 1000}
+    dataset = open_data(f"{data.name}:{shared_data / 'cxr_radiography'}", **data.options)
+    assert dataset.counts == {"negative": 1000, "COVID-19": 1000}
     assert dataset.reader.image(dataset.table.path[0]).shape == (224, 224, 1)
 
 
