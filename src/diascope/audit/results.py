@@ -67,7 +67,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: the evidence, what it means, what to do."""
+    """What one check found: the evidence, what it means, what to do.
+
+    count: how many images it concerns, 0 where it concerns none in particular. files: those that
+    belong together, such as copies of one image, in sets; the first of them where they are many.
+    """
 
     check: str
     severity: Severity
@@ -75,6 +79,8 @@ class Finding:
     evidence: str
     meaning: str
     remedy: str
+    count: int = 0
+    files: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

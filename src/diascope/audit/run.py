@@ -16,7 +16,8 @@ from torch import nn
 
 from diascope import __version__, hardware
 from diascope.audit.cases import RULE, cases
-from diascope.audit.checks import run_checks
+from diascope.audit.checks import ORDER, run_checks
+from diascope.audit.datachecks.audited import audited_findings, trained_sides
 from diascope.audit.measure import measure
 from diascope.audit.results import Results
 from diascope.audit.settings import AuditSettings
@@ -33,10 +34,14 @@ Progress = Callable[[str, str, int, int], None]  # (model, stage, settled, all)
 
 @dataclass(frozen=True)
 class Test:
-    """The images that are audited, and why others are not: reason -> number."""
+    """The images that are audited, and why others are not: reason -> number.
+
+    trained: images of the same dataset that a subject was trained or validated on.
+    """
 
     pixels: Pixels
     left_out: dict[str, int]
+    trained: Pixels | None = None
 
 
 def unseen_pixels(
@@ -68,7 +73,23 @@ def unseen_pixels(
                 "on, under another name; audit them on other data"
             )
         pixels = pixels.take(~again)
-    return Test(pixels, {reason: count for reason, count in left_out.items() if count})
+    trained = _trained(of_classes, subjects, card, options) if settings.data_checks else None
+    return Test(pixels, {reason: n for reason, n in left_out.items() if n}, trained)
+
+
+def _trained(
+    dataset: Dataset, subjects: Sequence[Subject], card: Mapping[str, Any], options: dict[str, Any]
+) -> Pixels | None:
+    """Return the pixels of the images that some subject was trained on; None where not here."""
+    rows = trained_sides(dataset, subjects) != ""
+    if not rows.any():
+        return None
+    preprocess = Preprocess.model_validate(card["preprocess"])
+    options = {**options, "skip_unreadable": True}
+    try:
+        return load_pixels(dataset.take(rows), card["size"], preprocess, **options)
+    except UserError:  # not one of them can be read: nothing to compare with
+        return None
 
 
 def audit(
@@ -152,7 +173,13 @@ def _results(
         cases_rule=RULE,
         settings=settings.model_dump(mode="json"),
     )
-    return replace(results, findings=run_checks(results))
+    findings = run_checks(results)
+    if settings.data_checks:
+        findings += audited_findings(
+            test.pixels, test.trained, subjects, test.left_out, settings.seed
+        )
+    findings.sort(key=lambda finding: ORDER.index(finding.severity))
+    return replace(results, findings=findings)
 
 
 def _make_room(out: Path) -> None:

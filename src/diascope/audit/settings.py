@@ -20,7 +20,8 @@ class AuditSettings(Settings):
     epsilons: of the robustness curve, in pixel units; None for a grid of `norm` that suits the
     image size. attack: any attack's settings, its norm and eps replaced. images: how many to
     audit, None for all. cases: how many to show. shown_epsilons: at how many epsilons a case is
-    shown under attack. replicates: of the bootstrap.
+    shown under attack. replicates: of the bootstrap. data_checks: whether images are checked for
+    duplicates, leakage and shortcuts.
     """
 
     norm: Literal["linf", "l2"] = "l2"
@@ -32,6 +33,7 @@ class AuditSettings(Settings):
     shown_epsilons: int = Field(default=3, ge=1)
     batch_size: int = Field(default=64, ge=1)
     replicates: int = Field(default=2000, ge=100)
+    data_checks: bool = True
     seed: int = 0
 
     @field_validator("epsilons")

@@ -30,20 +30,46 @@ def list_() -> None:
 
 
 @app.command()
-def verify(data: Data) -> None:
-    """Name every image that cannot be used, with the reason; exit with 1 if there is one."""
-    from diascope.cli.console import progress
-    from diascope.data import open_data
-    from diascope.data.verify import verify as find_problems
+def verify(
+    data: Data,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DATA", help="Another dataset that should share no image with it."),
+    ] = None,
+    splits: Annotated[
+        Path | None, typer.Option(help="A CSV file path,split to check for leakage.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the findings with all files they concern.")
+    ] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(help="Exit with 1 on a finding of this severity or above.")
+    ] = None,
+) -> None:
+    """Name every image that cannot be used; find duplicates, leakage, shortcuts, imbalance.
 
-    dataset = open_data(data)
-    with progress() as update:
-        problems = find_problems(dataset, progress=lambda n, of: update("verifying", n, of))
-    for problem in problems:
-        typer.echo(f"{problem.path}: {problem.reason}")
-    typer.echo(f"{dataset.name}: {len(dataset)} images, {len(problems)} problems")
-    if problems:
+    Exits with 1 where an image cannot be used.
+    """
+    from diascope.cli.data_checks import checked, lines, reach, write_json
+
+    reach([], fail_on)
+    evidence, findings = checked(data, beside or (), splits)
+    for line in lines(evidence, findings):
+        typer.echo(line)
+    if json is not None:
+        write_json(json, evidence, findings)
+    if evidence.looked.problems or reach(findings, fail_on):
         raise typer.Exit(1)
+
+
+@app.command()
+def table(
+    data: Annotated[list[str], typer.Argument(metavar="DATA...", help="As for verify.")],
+) -> None:
+    """Print one Markdown table of datasets: sizes, classes, sources, splits, findings."""
+    from diascope.cli.data_checks import checked, markdown, table_row
+
+    typer.echo(markdown([table_row(*checked(each)) for each in data]))
 
 
 @app.command()

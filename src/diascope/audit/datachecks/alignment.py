@@ -1,0 +1,153 @@
+"""How alike two images are once one is shifted and stretched onto the other.
+
+A copy that is cropped shows the same things a little elsewhere. The shift and stretch along each
+axis, and the gain and offset of brightness, are found by Gauss-Newton steps (Lucas and Kanade
+1981), first at 16x16 pixels, where most pairs that are no copies part already. What is compared
+in the end is the detail alone: chest X-rays of different patients agree in all that is coarse.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diascope.audit.datachecks.areas import Floats
+
+COARSE = (16, 0.8, 6)  # side, blur in its pixels, Gauss-Newton steps
+FINE = (32, 1.0, 4)
+COARSELY_ALIKE = 0.85  # correlation of all at 16x16, once aligned, below which none are copies
+DETAIL = 2.5  # blur that is taken from thumbnails, in their pixels: the rest is detail
+# scale along rows and columns, and shift along both as a share of the image
+LEAST = np.array([0.8, 0.8, -0.15, -0.15], np.float32)
+MOST = np.array([1.25, 1.25, 0.15, 0.15], np.float32)
+CHUNK = 512
+CONTRAST = 0.5  # grey levels of detail, at least
+
+
+def similarities(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> Floats:
+    """Return the correlation (P,) of the details of aligned thumbnails (N, 64, 64).
+
+    pairs (P, 2): rows. 1 means equal up to brightness; 0 where an image has no detail, less than
+    half of the two overlaps, or they differ at 16x16 already.
+    """
+    found = np.zeros(len(pairs), np.float32)
+    for start in range(0, len(pairs), CHUNK):
+        part = pairs[start : start + CHUNK]
+        a, b = (np.asarray(thumbnails[part[:, k]]).astype(np.float32) for k in (0, 1))
+        places = np.tile(np.array([1, 1, 0, 0], np.float32), (len(part), 1))
+        places = _aligned(a, b, places, *COARSE)
+        alike = np.flatnonzero(_coarse_correlation(a, b, places) >= COARSELY_ALIKE)
+        if not len(alike):
+            continue
+        a, b = a[alike], b[alike]
+        places = _aligned(a, b, places[alike], *FINE)
+        found[start + alike] = _correlation(_detail(a), _detail(b), places, CONTRAST)
+    return found
+
+
+def _aligned(a: Floats, b: Floats, places: Floats, side: int, blur: float, steps: int) -> Floats:
+    """Return scale and shift (P, 4), along rows and columns, that lay `b` onto `a`.
+
+    The place y of `a`, in -0.5 ... 0.5 of the image, shows what `b` shows at scale * y + shift.
+    """
+    target, source = (_blurred(x, side, blur) for x in (a, b))
+    slopes = [np.gradient(source, axis=axis) for axis in (1, 2)]
+    for _ in range(steps):
+        places = np.clip(places + _step(target, source, slopes, places), LEAST, MOST)
+    return places
+
+
+def _step(target: Floats, source: Floats, slopes: list[Floats], places: Floats) -> Floats:
+    """Return the change (P, 4) of scale and shift that lessens the squared difference most."""
+    count, side = target.shape[:2]
+    warp = _Warp(places, side)
+    y = _centres(side)[:, None]
+    jacobian = np.empty((count, 6, side, side), np.float32)
+    for k, slope in enumerate(slopes):
+        np.multiply(warp(slope), side, out=jacobian[:, 2 + k])
+    np.multiply(jacobian[:, 2], y, out=jacobian[:, 0])
+    np.multiply(jacobian[:, 3], y.T, out=jacobian[:, 1])
+    jacobian[:, 4] = warp(source)
+    jacobian[:, 5] = 1
+    jacobian *= warp.inside[:, None]
+    flat = jacobian.reshape(count, 6, -1)
+    normal = flat @ flat.transpose(0, 2, 1)
+    diagonal = np.einsum("pii->pi", normal)
+    normal = normal + np.eye(6, dtype=np.float32) * (1e-3 * diagonal[:, None, :] + 1e-6)
+    solved = np.linalg.solve(normal, flat @ target.reshape(count, -1, 1))[..., 0]  # (P, 6)
+    gain = np.where(np.abs(solved[:, 4:5]) > 0.2, solved[:, 4:5], np.inf)
+    return np.asarray(np.clip(solved[:, :4] / gain, -0.1, 0.1), np.float32)
+
+
+def _coarse_correlation(a: Floats, b: Floats, places: Floats) -> Floats:
+    side = COARSE[0]
+    return _correlation(_blurred(a, side, 0), _blurred(b, side, 0), places, 1.0)
+
+
+def _correlation(a: Floats, b: Floats, places: Floats, contrast: float) -> Floats:
+    """Return the correlation (P,) of `a` and of `b` laid onto it, where they overlap.
+
+    0 where one has a standard deviation of less than `contrast`, or half of it is not seen.
+    """
+    warp = _Warp(places, a.shape[1])
+    weight = warp.inside
+    total = weight.sum((1, 2))
+    scale = np.maximum(total, 1)
+    seen, target = (
+        x - (np.einsum("pij,pij->p", x, weight) / scale)[:, None, None] for x in (warp(b), a)
+    )
+    seen *= weight
+    squares = [np.einsum("pij,pij,pij->p", x, x, weight) / scale for x in (seen, target)]
+    both = np.einsum("pij,pij->p", seen, target) / scale
+    enough = (np.minimum(*squares) > contrast**2) & (total > 0.5 * weight[0].size)
+    norm = np.sqrt(squares[0] * squares[1])
+    found: Floats = np.divide(both, norm, out=np.zeros_like(both), where=enough)
+    return found
+
+
+def _detail(images: Floats) -> Floats:
+    return images - _blurred(images, images.shape[1], DETAIL)
+
+
+def _blurred(images: Floats, side: int, sigma: float) -> Floats:
+    """Return images (P, S, S) averaged to (P, side, side) and blurred by a Gaussian."""
+    kernel = _kernel(images.shape[1], side, sigma)
+    across = (images.reshape(-1, images.shape[2]) @ kernel.T).reshape(*images.shape[:2], side)
+    blurred: Floats = kernel @ across
+    return blurred
+
+
+@cache
+def _kernel(length: int, side: int, sigma: float) -> Floats:
+    """Return the matrix (side, length) of averaging and then blurring, renormalised at edges."""
+    place = np.arange(side)
+    weight = np.exp(-0.5 * ((place[:, None] - place) / max(sigma, 1e-3)) ** 2)
+    mean = np.repeat(np.eye(side), length // side, axis=1) / (length // side)
+    return np.asarray(weight / weight.sum(1, keepdims=True) @ mean, np.float32)
+
+
+def _centres(side: int) -> Floats:
+    """Return the centres of `side` pixels, in -0.5 ... 0.5 of the image."""
+    return ((np.arange(side) + 0.5) / side - 0.5).astype(np.float32)
+
+
+class _Warp:
+    """Samples images (P, S, S) bilinearly at scale * y + shift; `inside` is 0 beyond them."""
+
+    def __init__(self, places: Floats, side: int) -> None:
+        at = _centres(side) * places[:, :2, None] + places[:, 2:, None]  # (P, 2, S)
+        pixel = (at + 0.5) * side - 0.5
+        within = ((pixel > -0.5) & (pixel < side - 0.5)).astype(np.float32)
+        pixel = np.clip(pixel, 0, side - 1)
+        hat = pixel[..., None] - np.arange(side, dtype=np.float32)
+        np.abs(hat, out=hat)
+        np.subtract(1, hat, out=hat)
+        np.maximum(hat, 0, out=hat)
+        self.rows, self.columns = hat[:, 0], hat[:, 1].transpose(0, 2, 1)
+        self.inside: Floats = within[:, 0, :, None] * within[:, 1, None, :]
+
+    def __call__(self, images: Floats) -> Floats:
+        warped: Floats = self.rows @ images @ self.columns
+        return warped
