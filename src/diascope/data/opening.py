@@ -59,7 +59,8 @@ def open_data(text: str | Path, classes: Sequence[str] | None = None, **options:
         return open_dataset("table", path, classes, **options)
     if name in DATASETS.names() and (colon or name == text):
         root, given = _parsed(text, rest)
-        return open_dataset(name, root, classes, **{**given, **options})
+        own = given.pop("classes", None)
+        return open_dataset(name, root, own if classes is None else classes, **{**given, **options})
     if path.exists() or "/" in text:
         known = "a folder of class folders, a .csv or a .parquet table"
         raise UserError(f"{text}: expected {known}" if path.exists() else f"{text}: not found")
