@@ -11,7 +11,7 @@ from diascope.data import Preprocess
 from diascope.models import create_model, save_model
 
 SKIN = "phantom:images=24,size=32,hospital=a,agreement=0.95,seed=3"
-CLASSES = ["benign", "malignant"]
+CLASSES = ["nevus", "keratosis", "melanoma"]
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def runs(tmp_path_factory):
     for seed in (0, 1):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model = create_model("resnet18", 2, layers=[1, 1, 1, 1], channels=[8, 8, 8, 8])
-        save_model(model.eval(), folder / f"m{seed}.safetensors", card)
+            model = create_model("resnet18", 3, layers=[1, 1, 1, 1], channels=[8, 8, 8, 8])
+        save_model(model.eval(), folder / f"m{seed}.safetensors", **card)
     return folder
 
 
