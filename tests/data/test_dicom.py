@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import io
+import warnings
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
@@ -15,6 +18,7 @@ from tests.data import dicoms, trees
 
 import diascope
 from diascope.data.formats import FormatError, decode
+from diascope.data.formats.elements import parse, reading, tag_of, text
 
 RAMP = (np.arange(48 * 40).reshape(40, 48) * 2).astype(np.uint16)  # 0 to 3838: 12 bits
 COLOUR = trees.pixels(1, 48, 40)
@@ -296,6 +300,33 @@ def test_a_compressed_frame_that_is_cut_or_of_another_size(cut: str) -> None:
         decode(whole[: len(whole) - len(coded) // 2])
     with pytest.raises(FormatError, match="declares|truncated"):
         decode(dicoms.dicom(coded, syntax, **dicoms.frame((80, 96))))
+
+
+def test_what_pydicom_warns_of_and_logs_is_not_heard(caplog: pytest.LogCaptureFixture) -> None:
+    uid = dicoms.SECRETS["StudyInstanceUID"]
+    wrong = uid.replace(".", "_")
+    content = dicoms.dicom(GREY).replace(uid.encode(), wrong.encode())
+    caplog.set_level(0)
+    with warnings.catch_warnings(record=True) as loud:
+        warnings.simplefilter("always")
+        assert dcmread(io.BytesIO(content)).StudyInstanceUID == wrong
+    assert wrong in str(loud[0].message)
+    assert wrong in caplog.text
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as quiet:
+        warnings.simplefilter("always")
+        assert text(io.BytesIO(content), "StudyInstanceUID") == wrong
+        assert (grey(content) == spread(GREY)).all()
+    assert not quiet
+    assert not caplog.text
+
+
+def test_only_what_is_asked_for_is_parsed() -> None:
+    tags = [tag_of("Rows"), tag_of("PixelData")]
+    with reading():
+        _, elements = parse(io.BytesIO(dicoms.dicom(GREY)), tags)
+    assert [element.keyword for element in elements] == ["Rows", "PixelData"]
+    assert not [word for word in dicoms.words() if word in str(elements)]
 
 
 def test_pydicom_is_loaded_by_no_module_before_it_reads() -> None:

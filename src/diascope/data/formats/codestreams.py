@@ -73,6 +73,14 @@ def rle(content: bytes, count: int, planes: int) -> NDArray[np.uint8]:
 
 def _unpacked(segment: bytes, count: int) -> NDArray[np.uint8]:
     """Return the first `count` bytes of a segment packed as Apple's PackBits does."""
+    import imagecodecs
+
+    try:
+        fast = imagecodecs.packbits_decode(segment, out=count)
+        if len(fast) == count:
+            return np.frombuffer(fast, np.uint8)
+    except imagecodecs.ImcdError:  # so for a filler after the last run, too
+        pass
     found, place, size = bytearray(), 0, len(segment)
     while len(found) < count and place < size:
         run = segment[place]
