@@ -178,3 +178,14 @@ def test_paths_of_other_formats_are_hidden_on_demand(tmp_path: Path) -> None:
     os.remove(tmp_path / "set" / open_plain.table.path[0])
     with pytest.raises(Exception, match=f"{hidden.table.path[0]}: there is no such file"):
         hidden.reader.image(hidden.table.path[0])
+
+
+def test_names_of_pseudonyms_are_shown_on_demand(clinic: Path, diascope) -> None:
+    shown = diascope("data", "names", clinic).stdout.splitlines()
+    assert len(shown) == 2 * len(PATIENTS) + 2
+    name, _, path = shown[0].partition(" ")
+    assert (clinic / path).is_file()
+    assert diascope("data", "names", clinic, name).stdout == f"{shown[0]}\n"
+    unknown = diascope("data", "names", clinic, "file-0")
+    assert unknown.returncode == 2
+    assert "stands for no file" in unknown.stderr
