@@ -17,13 +17,16 @@ from diascope.audit.datachecks.areas import Floats
 
 COARSE = (16, 0.8, 6)  # side, blur in its pixels, Gauss-Newton steps
 FINE = (32, 1.0, 4)
-COARSELY_ALIKE = 0.85  # correlation of all at 16x16, once aligned, below which none are copies
+FINEST = (64, 0.7, 3)  # of the detail itself
+COARSELY_ALIKE = 0.93  # correlation of all at 16x16, once aligned, below which none are copies
 DETAIL = 2.5  # blur that is taken from thumbnails, in their pixels: the rest is detail
 # scale along rows and columns, and shift along both as a share of the image
 LEAST = np.array([0.8, 0.8, -0.15, -0.15], np.float32)
 MOST = np.array([1.25, 1.25, 0.15, 0.15], np.float32)
 CHUNK = 512
-CONTRAST = 0.5  # grey levels of detail, at least
+AROUND = 5.0  # blur over which the strength of detail is measured, to even it out
+NOISE = 2.0  # grey levels of detail that count as little
+CONTRAST = 0.15  # standard deviation of evened detail, at least
 
 
 def similarities(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> Floats:
@@ -43,7 +46,9 @@ def similarities(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> Flo
             continue
         a, b = a[alike], b[alike]
         places = _aligned(a, b, places[alike], *FINE)
-        found[start + alike] = _correlation(_detail(a), _detail(b), places, CONTRAST)
+        a, b = _detail(a), _detail(b)
+        places = _aligned(a, b, places, *FINEST)
+        found[start + alike] = _correlation(a, b, places, CONTRAST)
     return found
 
 
@@ -108,7 +113,15 @@ def _correlation(a: Floats, b: Floats, places: Floats, contrast: float) -> Float
 
 
 def _detail(images: Floats) -> Floats:
-    return images - _blurred(images, images.shape[1], DETAIL)
+    """Return images (P, S, S) less what is coarse, over the strength of detail around.
+
+    So the edge of the film or a letter counts no more than a rib.
+    """
+    side = images.shape[1]
+    detail = images - _blurred(images, side, DETAIL)
+    strength = _blurred(detail**2, side, AROUND)
+    evened: Floats = detail / np.sqrt(strength + NOISE**2)
+    return evened
 
 
 def _blurred(images: Floats, side: int, sigma: float) -> Floats:

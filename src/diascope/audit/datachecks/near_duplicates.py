@@ -37,7 +37,7 @@ def near_duplicates(evidence: Evidence) -> list[Finding]:
                     f"{copies.similarity[among].max():.2f} (taken from {SIMILAR:.2f})"
                 ),
                 meaning=(
-                    "They look like one picture stored twice, or pictures of one body part: a "
+                    "They are one picture stored twice, or two of one patient that nearly match: a "
                     "split by group does not keep them together."
                     if other
                     else "They are one picture stored twice, or taken twice; a split by group "
