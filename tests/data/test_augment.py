@@ -126,3 +126,23 @@ def test_the_result_is_an_image_in_the_same_memory_format() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augment(**wrong)
+
+
+@pytest.mark.parametrize("augment", [Augment(), Augment(colour=0), Augment(affine=0, rotation=0)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pieces_of_a_batch_have_the_bits_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, augment: Augment, channels: int
+) -> None:
+    x = batch(channels=channels)
+    whole = augment(x, IDS, 3, 1)
+    monkeypatch.setattr("diascope.data.augment._CACHED", 2 * 4 * channels * 24 * 24)
+    assert torch.equal(augment(x, IDS, 3, 1), whole)
+    assert torch.equal(augment(x.contiguous(), IDS, 3, 1), whole)
+
+
+def test_bytes_give_what_their_floats_give() -> None:
+    x = (batch() * 255).round().to(torch.uint8)
+    for augment in (Augment(), Augment(colour=0, affine=0, rotation=0), OFF):
+        result = augment(x, IDS, 3, 1)
+        assert torch.equal(result, augment(x.float() / 255, IDS, 3, 1))
+        assert result.dtype == torch.float32

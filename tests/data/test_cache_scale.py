@@ -20,13 +20,14 @@ from tests.data import trees
 from typer.testing import CliRunner
 
 from diascope.cli.data import app
-from diascope.data import Dataset, Preprocess, load_pixels, open_data
+from diascope.data import Augment, Dataset, Preprocess, load_pixels, open_data
 from diascope.data.cache import cache_folder
 from diascope.data.caches import caches, remove
 from diascope.data.readers import FileReader
 from diascope.data.stamps import stamps
 from diascope.data.store import ROW, Images, Masks, Shape, Store, sorted_by_print
 from diascope.errors import UserError
+from diascope.training.batches import Batches
 
 FORK = multiprocessing.get_context("fork")
 Usage = namedtuple("Usage", "total used free")
@@ -290,3 +291,21 @@ def test_a_cache_that_is_being_built_is_not_cleared() -> None:
     pixels = load_pixels(made(["grey"] * 40), 16, progress=look)
     assert set(seen) == {("unfinished", False)}
     assert len(pixels.x()) == 40
+
+
+def test_grey_images_are_augmented_as_one_channel_and_repeated() -> None:
+    pixels = load_pixels(made(["grey"] * 5 + ["equal"] * 4), 24)
+    assert pixels.grey
+    batches = Batches(pixels, 4, seed=1, augment=Augment())
+    rows = np.array([7, 2, 4])
+    batches.expect(rows)
+    got = batches.load(rows, 3).x
+    want = Augment()(pixels.x(rows), pixels.ids(rows), 1, 3)
+    assert got.shape == (3, 3, 24, 24)
+    assert got.stride() == want.stride()
+    assert (got - want).abs().max() < 1e-6
+    mixed = load_pixels(made(["grey"] * 5 + ["colour"]), 24)
+    assert not mixed.grey
+    batches = Batches(mixed, 4, seed=1, augment=Augment())
+    whole = batches.load(np.arange(6), 3).x
+    assert torch.equal(batches.load(np.arange(3), 3).x, whole[:3])

@@ -77,6 +77,8 @@ class RowFile:
 
     def read(self, places: NDArray[Any], out: NDArray[np.uint8]) -> None:
         """Read these rows into `out` (B, ...), whose rows are `width` bytes and contiguous."""
+        if len(places) > 1:
+            self.expect(places)
         view = out.reshape(-1).data
         for first, last in _runs(places):
             part = view[first * self.width : last * self.width]

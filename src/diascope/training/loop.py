@@ -108,6 +108,8 @@ class Loop:
         train_mode(self.model)
         batches = self.batches.rows(self.epoch)
         while self.step < len(batches):
+            for rows in batches[self.step + 1 : self.step + 2]:
+                self.batches.expect(self.team.share(rows))
             with self.clock.meter.timed("total"):
                 self._take_step(batches[self.step])
             self.step += 1
