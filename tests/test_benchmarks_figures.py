@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks import figures, shortcut
+from benchmarks import figures, hospitals, shortcut
 from PIL import Image
 
 from diascope.data import Preprocess
@@ -68,3 +68,19 @@ def test_the_shares_on_sticker_and_lesion_stand_beside_chance(runs, tmp_path, ca
     assert said.count("mass on the sticker") == said.count("mass on the lesion") == 2
     assert said.count("chance") == 4
     assert (tmp_path / "s.png").stat().st_size > 5000
+
+
+def test_hospitals_stand_in_one_table(runs, capsys):
+    other = SKIN.replace("hospital=a", "hospital=b")
+    found = hospitals.main(
+        [
+            *(f"--run=net {k}={runs}/m{k}.safetensors" for k in (0, 1)),
+            *(f"--panel=home={SKIN}", f"--panel=away={other}", "--eps=2/255", "--steps=2"),
+        ]
+    )
+    assert [(row["panel"], row["model"]) for row in found] == [
+        (panel, f"net {k}") for panel in ("home", "away") for k in (0, 1)
+    ]
+    assert all(row["attacked"]["AUROC"].value <= row["clean"]["AUROC"].value for row in found)
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.count("|") for line in lines} == {9}
