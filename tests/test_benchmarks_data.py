@@ -20,7 +20,9 @@ def test_rows_of_the_input_pipeline_write_whole_records(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--quick", "--pairs", "1", "--workers", "0", "--results", str(tmp_path)]
-    data.main([*arguments, "--rows", "b", "d", "e"])
+    before = torch.get_num_threads()
+    data.main([*arguments, "--rows", "b", "d", "e", "--cpu-time"])
+    torch.set_num_threads(before)
     lines = (tmp_path / "data.jsonl").read_text().splitlines()
     b, d, e = (json.loads(line) for line in lines)
     assert [record["row"] for record in (b, d, e)] == ["i-b", "i-d", "i-e"]
@@ -29,6 +31,7 @@ def test_rows_of_the_input_pipeline_write_whole_records(
     assert set(e["ratio"]) == set(d["ratio"])
     assert all(record["settings"]["bytes_per_file"] > 100 for record in (b, d, e))
     assert "120x90" in " ".join(b["notes"])
+    assert "one core" in " ".join(b["notes"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*b["ratio"], *d["ratio"]))
 
