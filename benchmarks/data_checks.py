@@ -239,7 +239,7 @@ def _looked(thumbnails: Picture) -> Looked:
         centres=thumbnails,
         oblong=np.zeros(count, np.bool_),
         statistics=empty.astype(np.float32),
-        sizes=empty.astype(np.int64),
+        sizes=np.full((count, 3), SIDE),
         stored=empty,
         formats=[],
     )

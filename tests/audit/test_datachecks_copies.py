@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from tests.audit.pictures import brighter, cropped, dataset_of, jpeg, resized, texture
+from tests.audit.pictures import (
+    brighter,
+    cropped,
+    dataset_of,
+    evidence_of,
+    jpeg,
+    resized,
+    texture,
+)
 
+from diascope.audit.datachecks import DATA_CHECKS
 from diascope.audit.datachecks.alignment import similarities
 from diascope.audit.datachecks.areas import averaged, whole
 from diascope.audit.datachecks.candidates import BANDS, WINDOW, find_candidates
@@ -157,3 +166,12 @@ def test_similarity_is_found_in_spite_of_shift_stretch_and_brightness():
     assert negative < 0.5
     assert different < 0.5
     assert itself > 0.99
+
+
+def test_small_images_are_compared_pixel_by_pixel_only():
+    small = [resized(texture(k), 32, 32) for k in (0, 1, 0)]
+    small[1] = brighter(small[0], 1.2)
+    evidence = evidence_of(dataset_of(small))
+    assert evidence.copies.pairs.tolist() == [[0, 2]]
+    (finding,) = DATA_CHECKS["near_duplicates"](evidence)
+    assert (finding.severity, finding.count) == ("info", 3)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diascope.data import Dataset
 
 SHOWN = 3  # sets of files that are printed of a finding; --json has all
+NAMED = 6  # sources that the table of datasets names
 Update = Callable[[str, int, int], None]
 HEADER = (
     "dataset",
@@ -98,11 +99,17 @@ def table_row(evidence: Evidence, findings: Sequence[Finding]) -> list[str]:
         f"{len(dataset):,}",
         f"{named:,}" if named else "not named",
         classes,
-        ", ".join(sources) or "not named",
+        _sources(sources),
         f"{evidence.looked.regions:,}",
         _split_sizes(dataset),
         "; ".join(told) or "none",
     ]
+
+
+def _sources(names: Sequence[str]) -> str:
+    if len(names) <= NAMED:
+        return ", ".join(names) or "not named"
+    return f"{len(names)}, such as {', '.join(names[:2])}"
 
 
 def _split_sizes(dataset: Dataset) -> str:

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diascope.audit.datachecks.areas import Floats
+from diascope.data.verify import stream
 
 COARSE = (16, 0.8, 6)  # side, blur in its pixels, Gauss-Newton steps
 FINE = (32, 1.0, 4)
 FINEST = (64, 0.7, 3)  # of the detail itself
-COARSELY_ALIKE = 0.93  # correlation of all at 16x16, once aligned, below which none are copies
+COARSELY_ALIKE = 0.96  # correlation of all at 16x16, once aligned, below which none are copies
+NEARLY = 0.55  # correlation of details before the last steps, below which none are copies
 DETAIL = 2.5  # blur that is taken from thumbnails, in their pixels: the rest is detail
 # scale along rows and columns, and shift along both as a share of the image
 LEAST = np.array([0.8, 0.8, -0.15, -0.15], np.float32)
@@ -29,35 +31,58 @@ NOISE = 2.0  # grey levels of detail that count as little
 CONTRAST = 0.15  # standard deviation of evened detail, at least
 
 
-def similarities(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> Floats:
+def similarities(
+    thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64], threads: int | None = None
+) -> Floats:
     """Return the correlation (P,) of the details of aligned thumbnails (N, 64, 64).
 
     pairs (P, 2): rows. 1 means equal up to brightness; 0 where an image has no detail, less than
-    half of the two overlaps, or they differ at 16x16 already.
+    half of the two overlaps, or they differ at 16x16 already. Where the details correlate by less
+    than 0.55 before the last steps, that is the answer.
     """
+    side, blur, _ = COARSE
+    small = np.empty((len(thumbnails), side, side), np.float32)
+    for start in range(0, len(thumbnails), 8 * CHUNK):
+        part = np.asarray(thumbnails[start : start + 8 * CHUNK]).astype(np.float32)
+        small[start : start + 8 * CHUNK] = _blurred(part, side, blur)
+
+    def compare(number: int) -> Floats:
+        part = pairs[number * CHUNK : (number + 1) * CHUNK]
+        return _compared(thumbnails, small, part)
+
+    blocks = stream(compare, -(-len(pairs) // CHUNK), threads, block=1)
+    return np.concatenate([np.zeros(0, np.float32), *(part for block in blocks for part in block)])
+
+
+def _compared(thumbnails: NDArray[np.uint8], small: Floats, pairs: NDArray[np.int64]) -> Floats:
     found = np.zeros(len(pairs), np.float32)
-    for start in range(0, len(pairs), CHUNK):
-        part = pairs[start : start + CHUNK]
-        a, b = (np.asarray(thumbnails[part[:, k]]).astype(np.float32) for k in (0, 1))
-        places = np.tile(np.array([1, 1, 0, 0], np.float32), (len(part), 1))
-        places = _aligned(a, b, places, *COARSE)
-        alike = np.flatnonzero(_coarse_correlation(a, b, places) >= COARSELY_ALIKE)
-        if not len(alike):
-            continue
-        a, b = a[alike], b[alike]
-        places = _aligned(a, b, places[alike], *FINE)
-        a, b = _detail(a), _detail(b)
-        places = _aligned(a, b, places, *FINEST)
-        found[start + alike] = _correlation(a, b, places, CONTRAST)
+    a, b = small[pairs[:, 0]], small[pairs[:, 1]]
+    places = np.tile(np.array([1, 1, 0, 0], np.float32), (len(pairs), 1))
+    places = _aligned(a, b, places, COARSE[2])
+    alike = np.flatnonzero(_correlation(a, b, places, 1.0) >= COARSELY_ALIKE)
+    if not len(alike):
+        return found
+    places = places[alike]
+    a, b = (np.asarray(thumbnails[pairs[alike, k]]).astype(np.float32) for k in (0, 1))
+    side, blur, steps = FINE
+    places = _aligned(_blurred(a, side, blur), _blurred(b, side, blur), places, steps)
+    a, b = _detail(a), _detail(b)
+    found[alike] = _correlation(a, b, places, CONTRAST)
+    near = np.flatnonzero(found[alike] >= NEARLY)
+    if len(near):
+        a, b = a[near], b[near]
+        side, blur, steps = FINEST
+        places = _aligned(_blurred(a, side, blur), _blurred(b, side, blur), places[near], steps)
+        found[alike[near]] = _correlation(a, b, places, CONTRAST)
     return found
 
 
-def _aligned(a: Floats, b: Floats, places: Floats, side: int, blur: float, steps: int) -> Floats:
-    """Return scale and shift (P, 4), along rows and columns, that lay `b` onto `a`.
+def _aligned(target: Floats, source: Floats, places: Floats, steps: int) -> Floats:
+    """Return scale and shift (P, 4), along rows and columns, that lay `source` onto `target`.
 
-    The place y of `a`, in -0.5 ... 0.5 of the image, shows what `b` shows at scale * y + shift.
+    The place y of `target`, in -0.5 ... 0.5 of the image, shows what `source` shows at
+    scale * y + shift.
     """
-    target, source = (_blurred(x, side, blur) for x in (a, b))
     slopes = [np.gradient(source, axis=axis) for axis in (1, 2)]
     for _ in range(steps):
         places = np.clip(places + _step(target, source, slopes, places), LEAST, MOST)
@@ -84,11 +109,6 @@ def _step(target: Floats, source: Floats, slopes: list[Floats], places: Floats) 
     solved = np.linalg.solve(normal, flat @ target.reshape(count, -1, 1))[..., 0]  # (P, 6)
     gain = np.where(np.abs(solved[:, 4:5]) > 0.2, solved[:, 4:5], np.inf)
     return np.asarray(np.clip(solved[:, :4] / gain, -0.1, 0.1), np.float32)
-
-
-def _coarse_correlation(a: Floats, b: Floats, places: Floats) -> Floats:
-    side = COARSE[0]
-    return _correlation(_blurred(a, side, 0), _blurred(b, side, 0), places, 1.0)
 
 
 def _correlation(a: Floats, b: Floats, places: Floats, contrast: float) -> Floats:

@@ -20,6 +20,7 @@ from diascope.audit.datachecks.descriptors import Descriptor
 
 BANDS = 32
 WINDOW = 24
+NEAREST = 8
 CHUNK = 1 << 18
 
 
@@ -32,13 +33,16 @@ class Candidates:
 
 
 def find_candidates(places: Floats, descriptor: Descriptor, seed: int = 0) -> Candidates:
-    """Return the pairs of `places` (N, D) that share a bucket and lie within reach."""
+    """Return the pairs of `places` (N, D) that share a bucket and lie within reach.
+
+    Of more than 8 pairs with one image, only those among the 8 nearest of either image are kept.
+    """
     count = len(places)
     scaled = (places / descriptor.spread).astype(np.float32)
     bits = max(0, int(np.ceil(np.log2(max(count, 1)))) - 2)
     bits = min(bits, places.shape[1] - 1)
     rng = np.random.default_rng(seed)
-    found, comparisons = [np.zeros(0, np.int64)], 0
+    found, apart, comparisons = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], 0
     for _ in range(BANDS):
         turned: Floats = scaled @ _rotation(places.shape[1], bits + 1, rng)  # (N, bits + 1)
         key = _keys(turned[:, :bits])
@@ -46,11 +50,14 @@ def find_candidates(places: Floats, descriptor: Descriptor, seed: int = 0) -> Ca
         for near, far in _neighbours(key[order]):
             first, second = order[near], order[far]
             comparisons += len(first)
-            close = _within(places, first, second, descriptor.reach)
+            distance = _distances(places, first, second)
+            close = distance <= descriptor.reach
             low = np.minimum(first[close], second[close])
             found.append(low * count + np.maximum(first[close], second[close]))
-    codes = np.unique(np.concatenate(found))
-    return Candidates(np.stack(np.divmod(codes, max(count, 1)), 1), comparisons)
+            apart.append(distance[close])
+    codes, once = np.unique(np.concatenate(found), return_index=True)
+    pairs = np.stack(np.divmod(codes, max(count, 1)), 1)
+    return Candidates(pairs[_nearest(pairs, np.concatenate(apart)[once])], comparisons)
 
 
 def _rotation(size: int, columns: int, rng: np.random.Generator) -> Floats:
@@ -76,12 +83,24 @@ def _neighbours(key: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray
     return pairs
 
 
-def _within(
-    places: Floats, first: NDArray[np.int64], second: NDArray[np.int64], reach: float
-) -> NDArray[np.bool_]:
-    close = np.empty(len(first), np.bool_)
+def _distances(
+    places: Floats, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the squared distance (n,) of each two places."""
+    distance = np.empty(len(first), np.float32)
     for start in range(0, len(first), CHUNK):
         part = slice(start, start + CHUNK)
         apart = places[first[part]] - places[second[part]]
-        close[part] = np.einsum("nd,nd->n", apart, apart) <= reach
-    return close
+        distance[part] = np.einsum("nd,nd->n", apart, apart)
+    return distance
+
+
+def _nearest(pairs: NDArray[np.int64], distance: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which pairs (P, 2) are among the nearest of one of their images."""
+    image, distances = pairs.T.ravel(), np.tile(distance, 2)  # (2 P,)
+    order = np.lexsort((distances, image))
+    starts = np.flatnonzero(np.diff(image[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    near = np.empty(len(order), np.bool_)
+    near[order] = rank < NEAREST
+    return np.asarray(near.reshape(2, -1).any(0))

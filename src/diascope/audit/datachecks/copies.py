@@ -18,6 +18,7 @@ from diascope.audit.datachecks.looking import Looked
 from diascope.data.joined import Stacked
 from diascope.data.pixels import Rows
 
+SMALLEST = 40  # pixels of the shorter side; smaller images have too little detail to compare
 SIMILAR = 0.8  # correlation of details from which two images are taken for copies
 
 
@@ -56,8 +57,8 @@ class Copies:
 def find_copies(looked: Sequence[Looked], seed: int = 0) -> Copies:
     """Return the copies among the images of all of `looked`.
 
-    Of images with the same pixels one goes on to the search for changed copies. An oblong image
-    takes part twice, as a whole and by its central square.
+    Of images with the same pixels one goes on to the search for changed copies, unless it is too
+    small for that. An oblong image takes part twice, as a whole and by its central square.
     """
     contents = [content for each in looked for content in each.contents]
     exact, firsts = _chains(contents)
@@ -65,7 +66,8 @@ def find_copies(looked: Sequence[Looked], seed: int = 0) -> Copies:
     if len(numbers) > 1:
         descriptor = learn(thumbnails, seed)
         found = find_candidates(descriptor(thumbnails), descriptor, seed)
-        rows = found.pairs[numbers[found.pairs[:, 0]] != numbers[found.pairs[:, 1]]]
+        oblong = np.concatenate([each.oblong for each in looked])
+        rows = found.pairs[_sensible(found.pairs, numbers, oblong)]
         alike, comparisons = similarities(thumbnails, rows), found.comparisons
     else:
         rows, alike, comparisons = np.zeros((0, 2), np.int64), np.zeros(0, np.float32), 0
@@ -102,8 +104,22 @@ def _entries(
     count = sum(len(each) for each in looked)
     stacked = Stacked([each.thumbnails for each in looked] + [each.centres for each in looked])
     oblong = np.concatenate([each.oblong for each in looked])
-    index = np.concatenate([firsts, count + firsts[oblong[firsts]]])
+    shorter = np.concatenate([each.sizes[:, :2].min(1, initial=1 << 30) for each in looked])
+    firsts = firsts[shorter[firsts] >= SMALLEST]
+    centres = firsts[oblong[firsts]] if not oblong[firsts].all() else firsts[:0]
+    index = np.concatenate([firsts, count + centres])
     return index % count, cast("NDArray[np.uint8]", Rows(cast("NDArray[np.uint8]", stacked), index))
+
+
+def _sensible(
+    pairs: NDArray[np.int64], numbers: NDArray[np.int64], oblong: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Return which pairs (P,) of entries are of two wholes, or of a centre and a square image."""
+    last_whole = np.flatnonzero(np.diff(numbers) < 0)
+    wholes = int(last_whole[0]) + 1 if len(last_whole) else len(numbers)
+    whole_too = (pairs < wholes).all(1)
+    one_centre = (pairs[:, 0] < wholes) & (pairs[:, 1] >= wholes)
+    return np.asarray(whole_too | (one_centre & ~oblong[numbers[pairs[:, 0]]]))
 
 
 def _best(

@@ -77,7 +77,7 @@ def learn(thumbnails: NDArray[np.uint8], seed: int = 0) -> Descriptor:
     centre = means.mean(0)
     places = (copies - centre) @ axes  # (V, n, D)
     distances = ((places[1:] - places[0]) ** 2).sum(-1)
-    reach = 1.5 * float(np.quantile(distances, 0.995))
+    reach = 2 * float(np.quantile(distances, 0.995))
     spread = np.sqrt(ratios[::-1].clip(0) + 1).astype(np.float32)
     return Descriptor(axes, centre, spread, reach)
 

@@ -43,6 +43,7 @@ def _few(evidence: Evidence) -> list[Finding]:
     groups = {
         label: len(set(dataset.groups[dataset.labels == k]))
         for k, label in enumerate(dataset.classes)
+        if dataset.counts[label]
     }
     few = {label: n for label, n in groups.items() if n < FEW}
     if not few:
@@ -66,7 +67,7 @@ def _lacking(evidence: Evidence) -> list[Finding]:
         f"{side} has no '{label}'"
         for side in sorted(set(sides) - {""})
         for k, label in enumerate(dataset.classes)
-        if not ((sides == side) & (dataset.labels == k)).any()
+        if (dataset.labels == k).any() and not ((sides == side) & (dataset.labels == k)).any()
     ]
     if not lacking:
         return []

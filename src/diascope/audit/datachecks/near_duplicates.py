@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diascope.audit.datachecks import DATA_CHECKS
-from diascope.audit.datachecks.copies import SIMILAR
+from diascope.audit.datachecks.copies import SIMILAR, SMALLEST
 from diascope.audit.datachecks.evidence import Evidence
 from diascope.audit.results import Finding
 
@@ -12,14 +12,15 @@ from diascope.audit.results import Finding
 def near_duplicates(evidence: Evidence) -> list[Finding]:
     """Find images that are copies of another but for size, compression, a small cut, brightness."""
     copies = evidence.copies
+    small = evidence.looked.read & (evidence.looked.sizes[:, :2].min(1) < SMALLEST)
+    found = [_unsearched(int(small.sum()))] if small.any() else []
     near = evidence.own & ~copies.exact
     if not near.any():
-        return []
+        return found
     pairs = copies.pairs[near]
     named = evidence.dataset.groups
     apart = near.copy()
     apart[near] = named[pairs[:, 0]] != named[pairs[:, 1]]
-    found = []
     for among, other in ((apart, True), (near & ~apart, False)):
         clusters = copies.clusters(among)
         if not clusters:
@@ -53,3 +54,15 @@ def near_duplicates(evidence: Evidence) -> list[Finding]:
             )
         )
     return found
+
+
+def _unsearched(count: int) -> Finding:
+    return Finding(
+        check="near_duplicates",
+        severity="info",
+        title=f"{count} images are too small to look for near duplicates",
+        evidence=f"a side has fewer than {SMALLEST} pixels",
+        meaning="Changed copies among them are not known; exact duplicates are.",
+        remedy="Check the images at the size at which they were taken.",
+        count=count,
+    )
