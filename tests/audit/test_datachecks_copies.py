@@ -175,3 +175,12 @@ def test_small_images_are_compared_pixel_by_pixel_only():
     assert evidence.copies.pairs.tolist() == [[0, 2]]
     (finding,) = DATA_CHECKS["near_duplicates"](evidence)
     assert (finding.severity, finding.count) == ("info", 3)
+
+
+def test_a_round_field_on_black_is_not_what_makes_copies():
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    field = (np.hypot(x, y) < 0.9)[..., None]
+    pictures = [(60 + texture(k) // 8) * field for k in range(40)]
+    pictures.append(brighter(pictures[3], 1.2))
+    copies = find_copies([look(dataset_of(pictures), threads=1)])
+    assert copies.pairs.tolist() == [[3, 40]]

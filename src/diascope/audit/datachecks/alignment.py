@@ -26,6 +26,9 @@ DETAIL = 2.5  # blur that is taken from thumbnails, in their pixels: the rest is
 LEAST = np.array([0.8, 0.8, -0.15, -0.15], np.float32)
 MOST = np.array([1.25, 1.25, 0.15, 0.15], np.float32)
 CHUNK = 512
+BLACK = 12  # grey levels below which a pixel belongs to the surroundings
+EDGE = 1.5  # blur, in pixels of the thumbnail, of where they are
+LEAST_SEEN = 0.25  # of the image
 AROUND = 5.0  # blur over which the strength of detail is measured, to even it out
 NOISE = 2.0  # grey levels of detail that count as little
 CONTRAST = 0.15  # standard deviation of evened detail, at least
@@ -37,8 +40,8 @@ def similarities(
     """Return the correlation (P,) of the details of aligned thumbnails (N, 64, 64).
 
     pairs (P, 2): rows. 1 means equal up to brightness; 0 where an image has no detail, less than
-    half of the two overlaps, or they differ at 16x16 already. Where the details correlate by less
-    than 0.55 before the last steps, that is the answer.
+    a quarter of the two overlaps, or they differ at 16x16 already. Where the details correlate by
+    less than 0.55 before the last steps, that is the answer.
     """
     side, blur, _ = COARSE
     small = np.empty((len(thumbnails), side, side), np.float32)
@@ -66,14 +69,14 @@ def _compared(thumbnails: NDArray[np.uint8], small: Floats, pairs: NDArray[np.in
     a, b = (np.asarray(thumbnails[pairs[alike, k]]).astype(np.float32) for k in (0, 1))
     side, blur, steps = FINE
     places = _aligned(_blurred(a, side, blur), _blurred(b, side, blur), places, steps)
-    a, b = _detail(a), _detail(b)
-    found[alike] = _correlation(a, b, places, CONTRAST)
+    (a, seen_a), (b, seen_b) = _detail(a), _detail(b)
+    found[alike] = _correlation(a, b, places, CONTRAST, seen_a, seen_b)
     near = np.flatnonzero(found[alike] >= NEARLY)
     if len(near):
         a, b = a[near], b[near]
         side, blur, steps = FINEST
         places = _aligned(_blurred(a, side, blur), _blurred(b, side, blur), places[near], steps)
-        found[alike[near]] = _correlation(a, b, places, CONTRAST)
+        found[alike[near]] = _correlation(a, b, places, CONTRAST, seen_a[near], seen_b[near])
     return found
 
 
@@ -111,13 +114,23 @@ def _step(target: Floats, source: Floats, slopes: list[Floats], places: Floats) 
     return np.asarray(np.clip(solved[:, :4] / gain, -0.1, 0.1), np.float32)
 
 
-def _correlation(a: Floats, b: Floats, places: Floats, contrast: float) -> Floats:
+def _correlation(
+    a: Floats,
+    b: Floats,
+    places: Floats,
+    contrast: float,
+    seen_a: Floats | None = None,
+    seen_b: Floats | None = None,
+) -> Floats:
     """Return the correlation (P,) of `a` and of `b` laid onto it, where they overlap.
 
-    0 where one has a standard deviation of less than `contrast`, or half of it is not seen.
+    seen_a, seen_b (P, S, S): weights of their pixels. 0 where one has a standard deviation of less
+    than `contrast`, or three quarters of it are not seen.
     """
     warp = _Warp(places, a.shape[1])
     weight = warp.inside
+    if seen_a is not None and seen_b is not None:
+        weight = weight * seen_a * warp(seen_b)
     total = weight.sum((1, 2))
     scale = np.maximum(total, 1)
     seen, target = (
@@ -126,22 +139,25 @@ def _correlation(a: Floats, b: Floats, places: Floats, contrast: float) -> Float
     seen *= weight
     squares = [np.einsum("pij,pij,pij->p", x, x, weight) / scale for x in (seen, target)]
     both = np.einsum("pij,pij->p", seen, target) / scale
-    enough = (np.minimum(*squares) > contrast**2) & (total > 0.5 * weight[0].size)
+    enough = (np.minimum(*squares) > contrast**2) & (total > LEAST_SEEN * weight[0].size)
     norm = np.sqrt(squares[0] * squares[1])
     found: Floats = np.divide(both, norm, out=np.zeros_like(both), where=enough)
     return found
 
 
-def _detail(images: Floats) -> Floats:
-    """Return images (P, S, S) less what is coarse, over the strength of detail around.
+def _detail(images: Floats) -> tuple[Floats, Floats]:
+    """Return images (P, S, S) less what is coarse, over the strength of detail around; and weights.
 
-    So the edge of the film or a letter counts no more than a rib.
+    So a letter counts no more than a rib. The weights (P, S, S) are 0 in black surroundings and
+    at their edge: the round field of an eye or a dermatoscope is the same in all images.
     """
     side = images.shape[1]
+    black = _blurred((images < BLACK).astype(np.float32), side, EDGE)
+    seen = (black < 0.02).astype(np.float32)
     detail = images - _blurred(images, side, DETAIL)
     strength = _blurred(detail**2, side, AROUND)
-    evened: Floats = detail / np.sqrt(strength + NOISE**2)
-    return evened
+    evened: Floats = seen * detail / np.sqrt(strength + NOISE**2)
+    return evened, seen
 
 
 def _blurred(images: Floats, side: int, sigma: float) -> Floats:
