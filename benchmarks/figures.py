@@ -138,12 +138,12 @@ def failures(stage: Stage) -> Figure:
         stage.explained(subject.model, x, y), explainers[stage.args.method].rectification
     )
     measure = MassInside()
-    gain = measure(heat, shown.masks) - measure.chance(shown.masks)
-    worst = gain.nan_to_num(torch.inf).argsort()[: stage.args.images]
+    inside, chance = measure(heat, shown.masks), measure.chance(shown.masks)
+    worst = (inside - chance).nan_to_num(torch.inf).argsort()[: stage.args.images]
     x, y, shown = stage.take(rows[worst.numpy()])
     said = [
-        Said(f"{each.words}\ninside {g:+.2f} of chance", each.right)
-        for each, g in zip(stage.said(subject.model, x, y), gain[worst], strict=True)
+        Said(f"inside {inside[i]:.2f}, chance {chance[i]:.2f}\n{each.words}", each.right)
+        for each, i in zip(stage.said(subject.model, x, y), worst, strict=True)
     ]
     drawn = stage.shown(subject.model, x, y)
     return figures.gallery(shown, drawn, captions=said, across=3, title=stage.args.title)

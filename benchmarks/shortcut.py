@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diascope.audit import open_subjects, unseen_pixels
 from diascope.audit.settings import AuditSettings
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("runs", nargs=2, metavar="RUN")
     options.add_argument("--data", required=True)
     options.add_argument("--images", type=int, default=300)
-    options.add_argument("--shown", type=int, default=4)
+    options.add_argument("--shown", type=int, default=6)
     options.add_argument("--method", default="gradient")
     options.add_argument("--out", type=Path, required=True)
     args = options.parse_args(arguments)
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     x, y, lesion = pixels.x(rows), pixels.y(rows), pixels.m(rows)
     sticker = torch.as_tensor(load_region(pixels.dataset, "shortcut", pixels.size)).bool()
     explainer, groups = explainers.build(args.method), pixels.dataset.groups
-    heats, captions, shown = {}, {}, slice(0, args.shown)
+    heats, captions, shown = {}, {}, _drawn(y, args.shown)
     for subject, name in zip(subjects, ("with stickers", "without"), strict=True):
         raw = explainer(subject.model, x, y)
         heat = rectify(raw, explainer.rectification)
@@ -62,9 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"  mass on the {what}: {bootstrap_mean(share.numpy(), groups)}, "
                 f"chance {bootstrap_mean(chance.numpy(), groups)}"
             )
+            for k in y.unique().tolist():
+                of = (y == k).numpy()
+                value = bootstrap_mean(share.numpy()[of], groups[of])
+                print(f"    of {of.sum()} images of {pixels.dataset.classes[k]}: {value}")
     labels = [pixels.dataset.classes[k] for k in y[shown]]
     figure = maps_figure(Shown(x[shown], labels, sticker[shown]), heats, captions=captions)
     save(figure, args.out)
+
+
+def _drawn(y: Tensor, count: int) -> Tensor:
+    """Return the first images, as many of each class as there is room for, class by class."""
+    each = -(-count // len(y.unique()))
+    rows = [torch.nonzero(y == k)[:each, 0] for k in y.unique()]
+    return torch.cat(rows)[:count]
 
 
 if __name__ == "__main__":
