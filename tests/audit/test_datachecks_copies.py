@@ -180,7 +180,7 @@ def test_small_images_are_compared_pixel_by_pixel_only():
 def test_a_round_field_on_black_is_not_what_makes_copies():
     y, x = np.mgrid[-1:1:96j, -1:1:96j]
     field = (np.hypot(x, y) < 0.9)[..., None]
-    pictures = [(60 + texture(k) // 8) * field for k in range(40)]
+    pictures = [(90 + texture(k) // 24) * field for k in range(40)]
     pictures.append(brighter(pictures[3], 1.2))
     copies = find_copies([look(dataset_of(pictures), threads=1)])
     assert copies.pairs.tolist() == [[3, 40]]
