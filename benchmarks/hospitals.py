@@ -6,6 +6,9 @@ bootstrap over groups. A panel is a dataset; images that a model was trained or 
 left out of it, so the dataset of the training stands for the hospital at home.
 
     python -m benchmarks.hospitals --run NAME=RUN ... --panel NAME=DATA ... [--eps 4/255]
+
+A panel written `NAME@=DATA` keeps the images of those sources that have every class: within them
+the source does not tell the label outright.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from diascope.audit import open_subjects, unseen_pixels
 from diascope.audit.run import Test
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject
-from diascope.data import open_data
+from diascope.data import Dataset, open_data
 from diascope.evaluation.scores import score_table
 from diascope.models import heads
 from diascope.models.modes import exactly
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     options.add_argument("--seed", type=int, default=0)
     args = options.parse_args(arguments)
     subjects = {name: open_subjects([run])[0] for name, run in map(_named, args.run)}
-    panels = {name: open_data(data) for name, data in map(_named, args.panel)}
+    panels = {name.rstrip("@"): _panel(name, data) for name, data in map(_named, args.panel)}
     settings = AuditSettings(images=args.images, seed=args.seed)
     found = []
     for panel, dataset in panels.items():
@@ -98,6 +101,16 @@ def table(found: Sequence[Mapping[str, Any]], *, attacked: bool) -> str:
         about = [row["panel"], str(row["images"]), str(row["groups"]), row["model"]]
         lines.append("| " + " | ".join([*about, *values]) + " |")
     return "\n".join(lines)
+
+
+def _panel(name: str, data: str) -> Dataset:
+    dataset = open_data(data)
+    if not name.endswith("@"):
+        return dataset
+    whole = set(range(len(dataset.classes)))
+    of = dataset.table.source.groupby(dataset.table.source).groups
+    mixed = [source for source, rows in of.items() if source and whole <= {*dataset.labels[rows]}]
+    return dataset.take(dataset.table.source.isin(mixed).to_numpy())
 
 
 def _batches(test: Test) -> int:

@@ -75,7 +75,7 @@ def test_hospitals_stand_in_one_table(runs, capsys):
     found = hospitals.main(
         [
             *(f"--run=net {k}={runs}/m{k}.safetensors" for k in (0, 1)),
-            *(f"--panel=home={SKIN}", f"--panel=away={other}", "--eps=2/255", "--steps=2"),
+            *(f"--panel=home={SKIN}", f"--panel=away@={other}", "--eps=2/255", "--steps=2"),
         ]
     )
     assert [(row["panel"], row["model"]) for row in found] == [
