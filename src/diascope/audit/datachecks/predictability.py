@@ -18,7 +18,7 @@ from diascope.data import Dataset
 from diascope.data.splits import folds
 from diascope.errors import UserError
 from diascope.evaluation.resampling import Floats
-from diascope.evaluation.scores import aurocs, macro_auroc
+from diascope.evaluation.scores import aurocs
 from diascope.evaluation.statistics import Interval, bootstrap_statistics
 from diascope.randomness import derive
 
@@ -154,9 +154,8 @@ def _softmax(logits: Floats) -> Floats:
 
 def _areas(told: Floats, part: Dataset, seed: int) -> Predictability:
     def of_weights(weights: Floats) -> Floats:  # (R, 1 + K)
-        return np.column_stack(
-            [macro_auroc(told, part.labels, weights), aurocs(told, part.labels, weights)]
-        )
+        each = aurocs(told, part.labels, weights)
+        return np.column_stack([each[:, 1] if each.shape[1] == 2 else each.mean(1), each])
 
     area, *each = bootstrap_statistics(
         of_weights, part.groups, replicates=REPLICATES, seed=derive(seed, "areas")
