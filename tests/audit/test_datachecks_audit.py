@@ -105,7 +105,7 @@ def test_the_table_has_a_row_a_dataset(tables, monkeypatch, capsys):
     assert len(rows) == 4
     assert [row.count("|") for row in rows] == [len(HEADER) + 1] * 4
     assert "a 6, b 6" in rows[2]
-    assert "1 pictures occur more than once (medium)" in rows[2]
+    assert "Pictures that occur more than once: 1 (medium)" in rows[2]
     assert "\\|" in markdown([["a|b"] * len(HEADER)])
 
 

@@ -22,7 +22,7 @@ def duplicate_labels(evidence: Evidence) -> list[Finding]:
         Finding(
             check="duplicate_labels",
             severity="medium",
-            title=f"{len(clusters)} pictures have copies with another label",
+            title=f"Pictures whose copies have another label: {len(clusters)}",
             evidence=f"{count} images in {len(clusters)} sets; in the first, {shown}",
             meaning="At least one label of each set is wrong, or the classes are not exclusive.",
             remedy="Ask whoever labelled them; leave the sets out until then.",

@@ -20,7 +20,7 @@ def exact_duplicates(evidence: Evidence) -> list[Finding]:
         Finding(
             check="exact_duplicates",
             severity="medium" if apart else "low",
-            title=f"{len(clusters)} pictures occur more than once",
+            title=f"Pictures that occur more than once: {len(clusters)}",
             evidence=(
                 f"{count} images have the same decoded pixels as another, in {len(clusters)} sets; "
                 f"{len(apart)} of the sets are of different groups"

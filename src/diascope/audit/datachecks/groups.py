@@ -40,7 +40,7 @@ def _divided(evidence: Evidence, named: pd.DataFrame) -> list[Finding]:
         Finding(
             check="groups",
             severity="high",
-            title=f"{len(divided)} groups are divided between splits",
+            title=f"Groups that are divided between splits: {len(divided)}",
             evidence=f"{len(rows)} images of {len(divided)} patients or lesions stand on two sides",
             meaning="A model is tested on patients it was trained on: its scores are too high.",
             remedy="Split by group: 'diascope data split' keeps every group on one side.",
@@ -57,7 +57,7 @@ def _repeated(evidence: Evidence, several: pd.Series[int]) -> Finding:
     return Finding(
         check="groups",
         severity="info",
-        title=f"{int(several.sum())} images share their patient or lesion with another",
+        title=f"Images that share their patient or lesion with another: {int(several.sum())}",
         evidence=(
             f"{several.size} of {table.group[table.group != ''].nunique()} groups have more than "
             f"one image, at most {int(several.max())}"
@@ -86,7 +86,7 @@ def _partly(evidence: Evidence, unknown: np.ndarray[tuple[int], np.dtype[np.bool
     return Finding(
         check="groups",
         severity="low",
-        title=f"{count} images name no patient or lesion",
+        title=f"Images that name no patient or lesion: {count}",
         evidence=f"{count} of {len(evidence.dataset)} images have no group; others have",
         meaning="Each is taken for a patient of its own, which it may not be.",
         remedy="Fill in the column 'group', or leave these images out of the test split.",

@@ -52,7 +52,7 @@ def _few(evidence: Evidence) -> list[Finding]:
         Finding(
             check="imbalance",
             severity="low",
-            title=f"{len(few)} classes have fewer than {FEW} patients or lesions",
+            title=f"Classes of fewer than {FEW} patients or lesions: {len(few)}",
             evidence=", ".join(f"{label}: {n}" for label, n in few.items()),
             meaning="Their recalls have intervals so wide that they say next to nothing.",
             remedy="Collect more of them, join them with another class, or leave them out.",

@@ -13,6 +13,7 @@ def near_duplicates(evidence: Evidence) -> list[Finding]:
     """Find images that are copies of another but for size, compression, a small cut, brightness."""
     copies = evidence.copies
     small = evidence.looked.read & (evidence.looked.sizes[:, :2].min(1) < SMALLEST)
+    known = bool((evidence.dataset.table.group != "").any())
     found = [_unsearched(int(small.sum()))] if small.any() else []
     near = evidence.own & ~copies.exact
     if not near.any():
@@ -26,12 +27,14 @@ def near_duplicates(evidence: Evidence) -> list[Finding]:
         if not clusters:
             continue
         count = sum(len(rows) for rows in clusters)
-        whose = "of different groups" if other else "of one group"
+        whose = (
+            ("of different groups" if known else "(no groups known)") if other else "of one group"
+        )
         found.append(
             Finding(
                 check="near_duplicates",
                 severity="medium" if other else "info",
-                title=f"{count} images are near duplicates {whose}",
+                title=f"Near duplicates {whose}: {count} images",
                 evidence=(
                     f"{int(among.sum())} pairs in {len(clusters)} sets; once aligned, their "
                     f"details correlate by {copies.similarity[among].min():.2f} to "
@@ -60,7 +63,7 @@ def _unsearched(count: int) -> Finding:
     return Finding(
         check="near_duplicates",
         severity="info",
-        title=f"{count} images are too small to look for near duplicates",
+        title=f"Images too small to look for near duplicates: {count}",
         evidence=f"a side has fewer than {SMALLEST} pixels",
         meaning="Changed copies among them are not known; exact duplicates are.",
         remedy="Check the images at the size at which they were taken.",

@@ -81,12 +81,6 @@ KINSHIPS = (
         "DermaMNIST is HAM10000 at a smaller size",
         "Yang et al. 2023, Scientific Data 10:41",
     ),
-    Kinship(
-        "isic2018",
-        "ham10000",
-        "HAM10000 is the training set of ISIC 2018 task 3 (its official test set is apart)",
-        "Tschandl et al. 2018, Scientific Data 5:180161; Codella et al. 2019, arXiv:1902.03368",
-    ),
 )
 
 

@@ -19,7 +19,7 @@ def seen_images(evidence: Evidence) -> list[Finding]:
         Finding(
             check="seen_images",
             severity="medium",
-            title=f"{count} test images were pictures of the training data under another name",
+            title=f"Test images that are training images under another name: {count}",
             evidence=f"the content of {count} images is in the run's split file; left out here",
             meaning="A test with them would have been too good; this audit is without them.",
             remedy="Remove them from the test data, so that other tools leave them out too.",

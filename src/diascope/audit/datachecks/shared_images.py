@@ -23,7 +23,7 @@ def shared_images(evidence: Evidence) -> list[Finding]:
             Finding(
                 check="shared_images",
                 severity="high",
-                title=f"{own} images are in {beside.dataset.name} too",
+                title=f"Images that are in {beside.dataset.name} too: {own}",
                 evidence=(
                     f"{int(among.sum())} pairs, {exact} of them with the same pixels; {own} of "
                     f"{len(evidence.looked)} images here, "

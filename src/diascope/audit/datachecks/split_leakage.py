@@ -30,7 +30,7 @@ def split_leakage(evidence: Evidence) -> list[Finding]:
             Finding(
                 check="split_leakage",
                 severity="high" if exact or _tests(of_pairs[among]) else "medium",
-                title=f"{len(clusters)} pictures have {kind} duplicates in another split",
+                title=f"Pictures with {kind} duplicates in another split: {len(clusters)}",
                 evidence=f"{_counted(of_pairs[among])}; {count} images in all",
                 meaning="A model is tested, or chosen, on pictures it was trained on.",
                 remedy="Give the images of each set one group, and split again.",

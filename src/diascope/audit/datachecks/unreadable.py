@@ -19,7 +19,7 @@ def unreadable(evidence: Evidence) -> list[Finding]:
         Finding(
             check="unreadable",
             severity="high",
-            title=f"{len(paths)} files cannot be used",
+            title=f"Files that cannot be used: {len(paths)}",
             evidence=reasons + (f"; and {len(problems) - 3} more" if len(problems) > 3 else ""),
             meaning="Training stops at them, or leaves them out: then the data are others.",
             remedy="Download or export these files again, or name the rows that are to be dropped.",
