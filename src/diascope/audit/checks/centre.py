@@ -31,8 +31,8 @@ def centre(results: Results) -> list[Finding]:
                     "the middle would have found more of it."
                 ),
                 remedy=(
-                    "Compare with other explanations and models before reading such maps; "
-                    "adversarial training usually makes them more local."
+                    "Compare with other explanations and models before reading such maps, and "
+                    "whether they change when the model's weights are drawn anew."
                 ),
             )
         )
