@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -72,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Time the methods asked for, append their rows to the results and print them."""
     args = _options(argv)
     bench = open_bench(args, ["standard"], args.images, QUICK_SIZE if args.quick else SIZE)
-    records = measure(bench, args)
-    for record in records:
+    records = []
+    for record in measure(bench, args):
         append(args.results, Path(__file__).stem, record)
+        records.append(record)
     timed = [record for record in records if "spread" in record]
     agreeing = [record for record in records if "agreement" in record]
     lines = [*setting_lines(records[0]), *speed_lines(timed), *agreement_lines(agreeing)]
@@ -103,11 +105,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def measure(bench: Bench, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the records of all rows, and the one of how well the maps agree."""
+def measure(bench: Bench, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the records of all rows, and then the one of how well the maps agree."""
     device, net, x = torch.device(args.device), bench.nets["standard"], bench.x
     settings, y = QUICK if args.quick else Settings(), bench.labels(net)
     default = Knobs(images=args.images_a_call)
+    _tell("looking for captum's best knobs")
     best, tried = _best_knobs(net, settings, x, y, args.methods)
     about = {
         **circumstances(device),
@@ -123,12 +126,18 @@ def measure(bench: Bench, args: argparse.Namespace) -> list[dict[str, Any]]:
     seconds: dict[str, Seconds] = {}
     for method in args.methods:
         contenders = _contenders(net, method, settings, (default, best), x, y)
+        _tell(f"timing {METHODS[method]}: {', '.join(contenders)}")
         seconds[method] = rounds(contenders, args.pairs, device)
-    records = [{**about, **row} for row in _rows(seconds, x)]
+    yield from ({**about, **row} for row in _rows(seconds, x))
+    _tell("comparing the maps")
     few = slice(min(AGREEING, len(x)))
     agreement = agreements(net.model, partial(ours, settings), settings, x[few], y[few])
     told = {"row": "x-q", "title": "what was computed", "agreement": agreement}
-    return [*records, {**about, **told, "knobs_tried": tried}]
+    yield {**about, **told, "knobs_tried": tried}
+
+
+def _tell(what: str) -> None:
+    print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def ours(settings: Settings, **options: Any) -> dict[str, Explainer]:
