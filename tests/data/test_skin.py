@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from tests.data import trees
 
-from diascope.data import Dataset, load_pixels, open_data, open_dataset, verify
-from diascope.data.draws import balanced_parts
-from diascope.data.readers import FileReader
+from diascope.data import load_pixels, open_data, open_dataset, verify
 from diascope.errors import UserError
 
 IDS = ("ISIC_0034524", "ISIC_0034525", "ISIC_0034526")
@@ -149,48 +147,6 @@ def test_a_row_of_two_diagnoses_or_none_has_no_label(tmp_path: Path) -> None:
     assert [problem.reason for problem in verify(dataset)] == ["has no label"] * 2
 
 
-def lesions(sizes: dict[str, list[int]]) -> Dataset:
-    """Images of lesions of some sizes, by class."""
-    rows = [
-        (dx, f"{dx}{k}") for dx, each in sizes.items() for k, n in enumerate(each) for _ in range(n)
-    ]
-    columns = {
-        "path": [f"{k}.png" for k in range(len(rows))],
-        "label": [dx for dx, _ in rows],
-        "group": [group for _, group in rows],
-    }
-    return Dataset.of("drawn", columns, tuple(sizes), FileReader(Path()))
-
-
-def test_a_balanced_draw_has_exactly_its_counts_and_whole_groups() -> None:
-    sizes = {"a": [3, 1, 2, 5, 1, 2] + [1] * 12, "b": [1] * 30}
-    dataset = lesions(sizes)
-    drawn = balanced_parts(dataset, {"test": 6, "train": 12}, seed=3)
-    counts = drawn.table.groupby(["split", "label"]).size().to_dict()
-    assert counts == {(s, c): n for s, n in (("test", 6), ("train", 12)) for c in "ab"}
-    assert (drawn.table.groupby("group").split.nunique() == 1).all()
-    assert drawn.table.path.map(lambda p: int(p[:-4])).is_monotonic_increasing
-    mixed = np.random.default_rng(0).permutation(len(dataset))
-    again = balanced_parts(dataset.take(mixed), {"test": 6, "train": 12}, seed=3)
-    assert dict(zip(again.table.path, again.table.split, strict=True)) == dict(
-        zip(drawn.table.path, drawn.table.split, strict=True)
-    )
-    other = balanced_parts(dataset, {"test": 6, "train": 12}, seed=4)
-    assert set(other.table.path) != set(drawn.table.path)
-
-
-def test_a_draw_that_cannot_be_made_is_one_line() -> None:
-    with pytest.raises(UserError, match="cannot draw 5 images of 'b': there are 4"):
-        balanced_parts(lesions({"a": [1] * 9, "b": [2, 2]}), {"test": 2, "train": 3})
-    with pytest.raises(UserError, match="whole groups of 'a' make 0 images for test, not 1"):
-        balanced_parts(lesions({"a": [2, 2]}), {"test": 1, "train": 2})
-    mixed = lesions({"a": [1] * 4, "b": [1] * 4})
-    mixed.table["group"] = list("xyzwxxyz")
-    with pytest.raises(UserError, match="has images of more than one class"):
-        for seed in range(20):  # some draw puts a lesion on both sides
-            balanced_parts(mixed, {"test": 2, "train": 2}, seed)
-
-
 def test_p1_draws_800_and_299_a_class_from_the_real_images(shared_data: Path) -> None:
     dataset = open_data(f"ham10000:{shared_data / 'ham10000'},draw=p1")
     assert dataset.classes == ("mel", "nv", "bkl")
@@ -201,7 +157,9 @@ def test_p1_draws_800_and_299_a_class_from_the_real_images(shared_data: Path) ->
     assert not set(train.table.group) & set(test.table.group)
     other = open_data(f"ham10000:{shared_data / 'ham10000'},draw=p1,draw_seed=1")
     assert set(other.table.path) != set(dataset.table.path)
-    with pytest.raises(UserError, match="cannot draw 1099 images of 'mel': there are 491"):
+    same = open_dataset("ham10000", shared_data / "ham10000", ["mel", "nv", "bkl"])
+    assert set(same.split(0, per_class=(800, 0, 299)).test.table.path) == set(test.table.path)
+    with pytest.raises(UserError, match="'mel' has 491 images in whole groups"):
         open_data(f"ham10000:{shared_data / 'ham10000_224'},draw=p1")
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
+from diascope.data.packed import require
 from diascope.data.readers import SUFFIXES, archive_of, brief, read_table
-from diascope.errors import UserError, nearest
+from diascope.errors import UserError
 
 Box = Sequence[float]
 
@@ -29,10 +30,7 @@ def folder_of(root: Path | None, name: str) -> Path:
 def columns_of(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return the table in `file`, every value as text; raises `UserError` for an absent column."""
     table = read_table(file)
-    missing = [column for column in columns if column not in table]
-    if missing:
-        hint = nearest(missing[0], [str(column) for column in table])
-        raise UserError(f"{file}: no column '{missing[0]}': {hint} Download the table again")
+    require(table, columns, file)
     return table
 
 

@@ -15,23 +15,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from diascope.data.dataset import Dataset
 from diascope.data.downloads import folder_of, images_by_name
-from diascope.data.draws import balanced_parts
 from diascope.data.named import DATASETS
 from diascope.data.packed import named_size, place_of, require
 from diascope.data.readers import FileReader, parse_size, read_table
+from diascope.data.splits import NAMES
+from diascope.data.strata import draw_per_class
 from diascope.errors import UserError
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 ORIGINAL = (600, 450)
 P1_CLASSES = ("mel", "nv", "bkl")
-P1_COUNTS = {"test": 299, "train": 800}  # images a class (Margeloiu et al. 2020, appendix A)
+P1_COUNTS = (800, 0, 299)  # images a class (Margeloiu et al. 2020, appendix A)
 _IMAGES = re.compile(r"(ham10000_images.*|images(_\d+(x\d+)?)?)(\.zip)?", re.IGNORECASE)
 _MASKS = re.compile(r"(ham10000_segmentations.*|masks(_\d+(x\d+)?)?)(\.zip)?", re.IGNORECASE)
 _METADATA = re.compile(r"ham10000_metadata(\.csv|\.tab|\.tsv|\.txt)?", re.IGNORECASE)
@@ -79,7 +82,10 @@ def open_ham10000(
     dataset = Dataset.of("ham10000", columns, CLASSES, FileReader(root, size))
     if draw == "all":
         return dataset
-    return balanced_parts(dataset.restrict(P1_CLASSES), P1_COUNTS, draw_seed)
+    three = dataset.restrict(P1_CLASSES)
+    side = draw_per_class(three, P1_COUNTS, draw_seed)
+    split = np.array([*NAMES, ""], object)[side]
+    return replace(three, table=three.table.assign(split=split)).take(side >= 0)
 
 
 def _metadata(root: Path) -> pd.DataFrame:
