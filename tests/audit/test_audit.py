@@ -160,7 +160,7 @@ def test_the_json_is_complete_and_has_no_nan(dataset, subjects, tmp_path):
     test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
     results = audit(subjects, test, SETTINGS, tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["schema"] == "diascope-results-1"
+    assert written["schema"] == "diascope-results-2"
     assert written["data"]["images"] == COUNT
     assert written["data"]["groups"] == 15
     assert written["settings"]["images"] is None

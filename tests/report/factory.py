@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from diascope.audit.parts import Bounds, Localisation
 from diascope.audit.results import (
     Attacked,
-    Bounds,
     Case,
     Comparison,
     Finding,
-    Localisation,
     ModelResult,
     Results,
     View,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.report.factory import around, make_results
 
-from diascope.audit.results import Localisation
+from diascope.audit.parts import Localisation
 from diascope.report.words import broken_at, difference_statements, sizes, verdict
 
 

@@ -1,7 +1,7 @@
 """What an audit leaves: numbers for `results.json`, and cases with their pictures.
 
 Every interval is (value, low, high), a percentile interval at 95% of a bootstrap over groups;
-null where undefined. The JSON is `dataclasses.asdict` of `Results` without the cases.
+null where undefined. The JSON is `dataclasses.asdict` of `Results` without cases and rows.
 """
 
 from __future__ import annotations
@@ -11,30 +11,33 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diascope.audit.parts import (
+    AttackCurve,
+    Bounds,
+    Calibration,
+    Confusion,
+    CorruptionScore,
+    Elsewhere,
+    GroupScore,
+    Interface,
+    Localisation,
+    MapScores,
+    MaskingOutcome,
+    Operating,
+    Severity,
+    StageReport,
+)
 from diascope.files import write_text
 
-SCHEMA = "diascope-results-1"
+SCHEMA = "diascope-results-2"
 
-Bounds = tuple[float, float, float]
-Severity = Literal["info", "low", "medium", "high"]
 Image = NDArray[np.uint8]
 Heat = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Localisation:
-    """One localisation measure of one model, its chance level and the centre prior's value."""
-
-    value: Bounds
-    chance: Bounds
-    centre: Bounds
-    above_chance: Bounds  # paired differences
-    above_centre: Bounds
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class ModelResult:
     median_epsilon: float  # of the minimal epsilons; inf where over half were never broken
     localisation: dict[str, Localisation]  # over all images with a mask
     localisation_correct: dict[str, Localisation]  # those every model classifies correctly
+    interface: Interface | None = None
+    attacked: int = 0  # images of the curve; 0: all of them
+    attacks: list[AttackCurve] = field(default_factory=list)  # each attack by itself
+    group_scores: list[GroupScore] = field(default_factory=list)
+    confusion: list[Confusion] = field(default_factory=list)
+    operating: Operating | None = None
+    calibration: list[Calibration] = field(default_factory=list)
+    corruptions: list[CorruptionScore] = field(default_factory=list)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    maps: list[MapScores] = field(default_factory=list)  # the shown method first
+    masking: list[MaskingOutcome] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class View:
     heat: Heat  # (H, W) in [0, 1]
     minimal_epsilon: float
     attacked: list[Attacked]
+    maps: dict[str, Heat] = field(default_factory=dict)  # of the other methods, without an attack
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,31 @@ class Case:
     image: Image  # (H, W, C)
     mask: NDArray[np.bool_] | None  # (H, W)
     views: list[View]
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One model's numbers of one image; NaN where it was not measured."""
+
+    prediction: str
+    probability: float  # of the prediction
+    minimal_epsilon: float  # inf where no epsilon of the grid broke it
+    localisation: float  # average precision of the shown map
+
+
+@dataclass(frozen=True)
+class Row:
+    """One audited image: there is one for each, in the order of the tables.
+
+    case: its place among the cases with pictures, None for the others.
+    """
+
+    id: str
+    label: str
+    source: str
+    group: str
+    views: list[RowView]  # in the order of the models
+    case: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,11 +182,18 @@ class Results:
     cases_rule: str  # how the shown cases were chosen
     settings: dict[str, Any] = field(default_factory=dict)  # of the audit, all of them
     schema: str = SCHEMA
+    budget: str = "standard"
+    effort: dict[str, Any] = field(default_factory=dict)
+    reference_eps: float = 0.0  # at which one must do
+    positive: list[str] = field(default_factory=list)  # classes, of the operating point
+    stages: list[StageReport] = field(default_factory=list)
+    complete: bool = True  # False where the audit was interrupted
     cases: list[Case] = field(default_factory=list, repr=False)
+    rows: list[Row] = field(default_factory=list, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON values; what is undefined or infinite becomes null."""
-        shown = {k: v for k, v in vars(self).items() if k != "cases"}
+        shown = {k: v for k, v in vars(self).items() if k not in ("cases", "rows")}
         return {k: plain(v) for k, v in shown.items()}
 
     def save(self, folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from diascope.attacks import Attack, scale_eps
 from diascope.attacks.base import attacks
+from diascope.audit.effort import Budget, Effort, effort
 from diascope.explain import Explainer, explainers
 from diascope.settings import Settings
 
@@ -21,7 +22,10 @@ class AuditSettings(Settings):
     image size. attack: any attack's settings, its norm and eps replaced. images: how many to
     audit, None for all. cases: how many to show. shown_epsilons: at how many epsilons a case is
     shown under attack. replicates: of the bootstrap. data_checks: whether images are checked for
-    duplicates, leakage and shortcuts.
+    duplicates, leakage and shortcuts. budget: how hard to try, see `effort.Effort`; effort: the
+    numbers of it that are set otherwise. positive: the classes whose detection is the model's
+    purpose, for the operating point; sensitivity: that which its threshold must reach on
+    validation images. attributes: columns of the table by whose values accuracy is told apart.
     """
 
     norm: Literal["linf", "l2"] = "l2"
@@ -34,6 +38,11 @@ class AuditSettings(Settings):
     batch_size: int = Field(default=64, ge=1)
     replicates: int = Field(default=2000, ge=100)
     data_checks: bool = True
+    budget: Budget = "standard"
+    effort: Mapping[str, Any] = Field(default_factory=dict)
+    positive: tuple[str, ...] = ()
+    sensitivity: float = Field(default=0.9, gt=0, le=1)
+    attributes: tuple[str, ...] = ("source",)
     seed: int = 0
 
     @field_validator("epsilons")
@@ -50,6 +59,15 @@ class AuditSettings(Settings):
         if self.norm == "linf":
             return (0.0, *(k / 255 for k in (0.5, 1, 2, 4, 8)))
         return (0.0, *(round(scale_eps(e, side, rule="root"), 4) for e in (0.5, 1, 2, 4, 8)))
+
+    def reference(self, side: int) -> float:
+        """Return the epsilon in the middle of the grid; 0 where there is none but 0."""
+        positive = [e for e in self.grid(side) if e > 0]
+        return positive[len(positive) // 2] if positive else 0.0
+
+    def build_effort(self) -> Effort:
+        """Return how hard to try."""
+        return effort(self.budget, dict(self.effort))
 
     def build_attack(self) -> Attack:
         """Return the attack, whose eps the curve sets."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from diascope.audit.parts import Interface
 from diascope.data import Dataset, Preprocess
 from diascope.errors import UserError
 from diascope.models.checkpoint import WEIGHTS
@@ -29,13 +30,25 @@ class Subject:
     """A model under audit.
 
     `split` (path, group, split) says which images it was trained on; `card` its classes, size,
-    preprocessing, and whatever else the header of its file tells.
+    preprocessing, and whatever else the header of its file tells; `interface` what was found of
+    its input and output, None for one that Diascope trained.
     """
 
     name: str
     model: nn.Module
     split: pd.DataFrame | None
     card: Mapping[str, Any]
+    interface: Interface | None = None
+
+    @property
+    def gradients(self) -> bool:
+        """Whether it can be differentiated."""
+        return self.interface is None or self.interface.gradients
+
+    @property
+    def scores(self) -> bool:
+        """Whether it returns more than labels."""
+        return self.interface is None or self.interface.outputs != "labels"
 
     @property
     def architecture(self) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diascope.audit.results import Bounds, Comparison, Localisation, ModelResult
+from diascope.audit.parts import Bounds, Localisation
+from diascope.audit.results import Comparison, ModelResult
 from diascope.evaluation import (
     Interval,
     bootstrap_curve,

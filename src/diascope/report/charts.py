@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from diascope.audit.results import Bounds
+from diascope.audit.parts import Bounds
 from diascope.report import numbers as n
 
 SIGNS = 6

@@ -9,7 +9,8 @@ from unicodedata import east_asian_width
 
 from markupsafe import Markup
 
-from diascope.audit.results import Bounds, Results
+from diascope.audit.parts import Bounds
+from diascope.audit.results import Results
 from diascope.report import numbers as n
 from diascope.report.charts import f, figure, line, marker, path, sign_class, text
 

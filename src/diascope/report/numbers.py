@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
-from diascope.audit.results import Bounds
+from diascope.audit.parts import Bounds
 
 DASH = "—"
 MINUS = "−"

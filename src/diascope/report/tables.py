@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from diascope.audit.results import Bounds, Comparison, Localisation, ModelResult, Results
+from diascope.audit.parts import Bounds, Localisation
+from diascope.audit.results import Comparison, ModelResult, Results
 from diascope.report import numbers as n
 from diascope.report.charts import Strip, strip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diascope.audit.results import Bounds, Comparison, Localisation, ModelResult, Results
+from diascope.audit.parts import Bounds, Localisation
+from diascope.audit.results import Comparison, ModelResult, Results
 from diascope.report import numbers as n
 from diascope.report.tables import pair, shown_places
 

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from diascope.audit.results import Severity
+from diascope.audit.parts import Severity
 from diascope.data import Dataset
 from diascope.data.splits import folds
 from diascope.errors import UserError

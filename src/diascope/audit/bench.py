@@ -1,0 +1,100 @@
+"""The bench that a stage finds: one model, the images, and how hard to try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from diascope.audit.effort import Effort
+from diascope.audit.settings import AuditSettings
+from diascope.audit.subject import Subject
+from diascope.data import Pixels
+from diascope.randomness import derive
+
+Rows = NDArray[np.int64]
+
+
+def _nobody(passes: float) -> None:
+    pass
+
+
+@dataclass
+class Bench:
+    """One model under audit, with everything a stage may ask for.
+
+    model: `subject.model` on `device`. pixels: the N images audited. validation: the images that
+    the model's own split held out for choosing, None where none are known. elsewhere: images of
+    other hospitals by name. others: the other models of the audit by name. table: a row an image,
+    with the columns of the stages that ran before. scratch: a folder for checkpoints. tell: to be
+    called with the passes that were made, of those the plan foresaw.
+    """
+
+    subject: Subject
+    model: nn.Module
+    pixels: Pixels
+    settings: AuditSettings
+    effort: Effort
+    device: torch.device
+    scratch: Path
+    validation: Pixels | None = None
+    elsewhere: Mapping[str, Pixels] = field(default_factory=dict)
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    batch_size: int = 64
+    tell: Callable[[float], None] = _nobody
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """The grid of the audit, 0 first."""
+        return self.settings.grid(self.pixels.size)
+
+    @property
+    def reference(self) -> float:
+        """The one epsilon at which a model is attacked where one must do; 0 where none is."""
+        return self.settings.reference(self.pixels.size)
+
+    @property
+    def groups(self) -> NDArray[np.object_]:
+        """The patient or lesion of each image (N,)."""
+        return self.pixels.dataset.groups
+
+    @property
+    def bootstrap(self) -> dict[str, int]:
+        """The options of every bootstrap: replicates and seed."""
+        return {"replicates": self.settings.replicates, "seed": self.settings.seed}
+
+    def drawn(self, count: int | None, pixels: Pixels | None = None) -> Rows:
+        """Return the rows of at most `count` images, drawn by hashed id, each class in its turn.
+
+        A smaller draw is part of a larger one, so that stages attack the same images.
+        """
+        pixels = self.pixels if pixels is None else pixels
+        return drawn(pixels, count, self.settings.seed)
+
+    def batches(self, rows: Rows) -> Iterator[Rows]:
+        """Yield rows in pieces of `batch_size`."""
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+    def seeded(self, purpose: str) -> torch.Generator:
+        """Return a generator that depends on the seed and the purpose alone."""
+        return torch.Generator().manual_seed(derive(self.settings.seed, purpose) & (2**62 - 1))
+
+
+def drawn(pixels: Pixels, count: int | None, seed: int) -> Rows:
+    """Return the rows of at most `count` images: by hashed id, each class in its turn."""
+    labels, ids = pixels.dataset.labels, pixels.dataset.ids
+    if count is None or count >= len(ids):
+        return np.arange(len(ids))
+    lot = np.array([derive(seed, "drawn", int(i)) for i in ids])
+    order = np.argsort(lot)
+    place = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    ranked = order[np.lexsort((labels[order], place))]
+    return np.sort(ranked[:count])

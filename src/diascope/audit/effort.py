@@ -1,0 +1,97 @@
+"""How hard an audit tries: three budgets, every number of which can be set."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from diascope.settings import Settings, validate
+
+Budget = Literal["quick", "standard", "thorough"]
+
+
+class Effort(Settings):
+    """On how many images each stage works, and how hard; None: all images.
+
+    attacks: of the robustness curves, by name; the first is the audit's main attack.
+    severities: of the corruptions. explainers: whose maps are measured; the first is shown.
+    """
+
+    curve_images: int | None = 500
+    curve_steps: int = 20
+    attacks: tuple[str, ...] = ("pgd", "apgd", "square")
+    attack_images: int | None = 128
+    queries: int = 500
+    masking_images: int = 64
+    masking_steps: int = 20
+    masking_queries: int = 300
+    corruption_images: int | None = 250
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    operating_images: int | None = 250
+    operating_steps: int = 20
+    calibration_images: int | None = 250
+    elsewhere_images: int | None = 500
+    explainers: tuple[str, ...] = ("gradient", "smoothgrad", "gradcam")
+    map_images: int | None = 128
+    faithfulness_images: int = 32
+    steadiness_images: int = 32
+    sanity_images: int = 16
+
+
+_QUICK: dict[str, Any] = {
+    "curve_images": 64,
+    "curve_steps": 10,
+    "attacks": ("pgd",),
+    "attack_images": 32,
+    "queries": 100,
+    "masking_images": 16,
+    "masking_steps": 10,
+    "masking_queries": 100,
+    "corruption_images": 48,
+    "severities": (1, 3, 5),
+    "operating_images": 48,
+    "operating_steps": 10,
+    "calibration_images": 48,
+    "elsewhere_images": 200,
+    "explainers": ("gradient", "gradcam"),
+    "map_images": 48,
+    "faithfulness_images": 8,
+    "steadiness_images": 8,
+    "sanity_images": 4,
+}
+_THOROUGH: dict[str, Any] = {
+    "curve_images": None,
+    "curve_steps": 100,
+    "attacks": ("pgd", "apgd", "square", "fab", "autoattack", "boundary"),
+    "attack_images": None,
+    "queries": 5000,
+    "masking_images": 256,
+    "masking_steps": 100,
+    "masking_queries": 2000,
+    "corruption_images": None,
+    "operating_images": None,
+    "operating_steps": 50,
+    "calibration_images": None,
+    "elsewhere_images": None,
+    "explainers": (
+        "gradient",
+        "smoothgrad",
+        "gradcam",
+        "fullgrad",
+        "integrated_gradients",
+        "occlusion",
+    ),
+    "map_images": None,
+    "faithfulness_images": 128,
+    "steadiness_images": 128,
+    "sanity_images": 64,
+}
+BUDGETS: dict[str, dict[str, Any]] = {
+    "quick": _QUICK,
+    "standard": {},
+    "thorough": _THOROUGH,
+}
+
+
+def effort(budget: Budget, changes: dict[str, Any] | None = None) -> Effort:
+    """Return the effort of a budget with some of its numbers changed."""
+    return validate(Effort, {**BUDGETS[budget], **(changes or {})}, "effort")

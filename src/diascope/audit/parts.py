@@ -1,0 +1,219 @@
+"""What the stages of an audit find of one model: numbers with intervals, ready for JSON.
+
+Every `Bounds` is (value, low, high) of a 95% percentile bootstrap over groups, NaN where
+undefined. Epsilons are in pixel units, in the norm of the audit; 0 is without an attack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Bounds = tuple[float, float, float]
+Verdict = Literal["passed", "failed", "undecided"]
+Severity = Literal["info", "low", "medium", "high"]
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """One localisation measure of one model, its chance level and the centre prior's value."""
+
+    value: Bounds
+    chance: Bounds
+    centre: Bounds
+    above_chance: Bounds  # paired differences
+    above_centre: Bounds
+
+
+@dataclass(frozen=True)
+class AttackCurve:
+    """Accuracy under one attack at each epsilon of the audit's grid; attacks are independent."""
+
+    name: str  # such as "apgd-dlr"
+    attack: dict[str, Any]  # its settings without eps
+    access: Literal["white box", "scores", "labels"]  # what the attack was given of the model
+    images: int
+    accuracy: list[Bounds]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """The images that share a value of an attribute: a class, a source, a sex, a device."""
+
+    attribute: str  # "class", "source", or a column of the table
+    value: str
+    images: int
+    groups: int  # patients or lesions
+    accuracy: Bounds
+    rest: Bounds  # paired by group where it can be: accuracy here less that of all other images
+    attacked: Bounds  # accuracy at the reference epsilon
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Decisions at the threshold, without an attack (eps 0) or under one aimed at it."""
+
+    eps: float
+    images: int
+    positives: int
+    negatives: int
+    sensitivity: Bounds
+    specificity: Bounds
+    missed: int  # positive, called negative: malignant called benign
+    false_alarms: int  # negative, called positive
+
+
+@dataclass(frozen=True)
+class Operating:
+    """The clinical operating point: positive classes against the rest at one threshold.
+
+    rule: how the threshold was chosen; chosen_on: on which images, and how many.
+    """
+
+    positive: list[str]
+    rule: str
+    threshold: float
+    chosen_on: str
+    points: list[OperatingPoint]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many images of each class (rows) were called what (columns), at one epsilon."""
+
+    eps: float
+    counts: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose confidence lies in (low, high]; accuracy is NaN where there are none."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float  # their mean
+    accuracy: Bounds
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence is from accuracy, without an attack (eps 0) or under one."""
+
+    eps: float
+    images: int
+    ece: Bounds  # expected calibration error, equal-width bins
+    brier: Bounds
+    confidence: Bounds  # mean probability of the prediction
+    accuracy: Bounds
+    bins: list[Bin]
+
+
+@dataclass(frozen=True)
+class CorruptionScore:
+    """Accuracy under one everyday corruption; drop: paired, that of the clean image less it."""
+
+    name: str
+    severity: int  # 1 to 5
+    images: int
+    accuracy: Bounds
+    drop: Bounds
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The scores on another hospital's images; drop: here less there, of independent images."""
+
+    name: str
+    images: int
+    groups: int
+    scores: dict[str, Bounds]  # accuracy, balanced_accuracy, auroc
+    drop: dict[str, Bounds]
+    attacked: Bounds  # accuracy at the reference epsilon
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """How alike maps stay, by a measure of the family "agreement" (1: the same).
+
+    against: what was changed: "noise 0.02", "attack", or the name of the model compared with.
+    """
+
+    against: str
+    measure: str
+    value: Bounds
+    images: int
+
+
+@dataclass(frozen=True)
+class SanityStep:
+    """How alike a map is to that of a model whose layers, from the head to `layers`, are random."""
+
+    layers: str
+    agreement: dict[str, float]  # by measure
+
+
+@dataclass(frozen=True)
+class MapScores:
+    """What the measures say of the maps of one explanation method.
+
+    measures: faithfulness, sharpness, colour, completeness, by the measure's name. sanity: the
+    cascade of random weights, from the head down; passed: None where it was not run.
+    """
+
+    name: str
+    explainer: dict[str, Any]
+    images: int
+    localisation: dict[str, Localisation] = field(default_factory=dict)
+    localisation_correct: dict[str, Localisation] = field(default_factory=dict)
+    measures: dict[str, Bounds] = field(default_factory=dict)
+    steadiness: list[Steadiness] = field(default_factory=list)
+    sanity: list[SanityStep] = field(default_factory=list)
+    passed: bool | None = None
+
+
+@dataclass(frozen=True)
+class MaskingOutcome:
+    """One of the checks that tell an honest robustness figure from a masked gradient."""
+
+    number: int  # 1 to 14
+    name: str
+    question: str
+    verdict: Verdict
+    evidence: str
+    meaning: str
+    remedy: str
+    severity: Severity  # of the finding, where it failed
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a probe found of a model's input and output.
+
+    kind: "run", "timm", "module", "torchscript", "exported", "onnx", "callable". gradients:
+    whether it can be differentiated. outputs: what it returns. statements: what was noticed, a
+    sentence each; problems: those of them that make the numbers doubtful.
+    """
+
+    kind: str
+    gradients: bool
+    outputs: Literal["logits", "probabilities", "labels"]
+    channels: int
+    size: int
+    input: str  # such as "RGB in [0, 1]; normalises inside"
+    declared: bool  # whether the input was declared, or found by the probe
+    statements: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What became of one stage of one model."""
+
+    model: str
+    stage: str
+    state: Literal["done", "failed", "left out", "unfinished"]
+    reason: str = ""
+    images: int = 0
+    seconds: float = 0.0
