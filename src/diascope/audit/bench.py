@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,9 +32,9 @@ class Bench:
 
     model: `subject.model` on `device`. pixels: the N images audited. validation: the images that
     the model's own split held out for choosing, None where none are known. elsewhere: images of
-    other hospitals by name. others: the other models of the audit by name. table: a row an image,
-    with the columns of the stages that ran before. scratch: a folder for checkpoints. tell: to be
-    called with the passes that were made, of those the plan foresaw.
+    other hospitals by name. others: the other models of the audit by name, and `cards` theirs.
+    table: a row an image, with the columns of the stages that ran before. scratch: a folder for
+    checkpoints. tell: to be called with the passes that were made, of those the plan foresaw.
     """
 
     subject: Subject
@@ -46,9 +47,15 @@ class Bench:
     validation: Pixels | None = None
     elsewhere: Mapping[str, Pixels] = field(default_factory=dict)
     others: Mapping[str, nn.Module] = field(default_factory=dict)
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     batch_size: int = 64
     tell: Callable[[float], None] = _nobody
+
+    @property
+    def classes(self) -> int:
+        """How many classes the model tells apart."""
+        return len(self.pixels.dataset.classes)
 
     @property
     def epsilons(self) -> tuple[float, ...]:
@@ -69,6 +76,10 @@ class Bench:
     def bootstrap(self) -> dict[str, int]:
         """The options of every bootstrap: replicates and seed."""
         return {"replicates": self.settings.replicates, "seed": self.settings.seed}
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the path of a checkpoint of this stage; gone once the stage is done."""
+        return self.scratch / f"{name}.safetensors"
 
     def drawn(self, count: int | None, pixels: Pixels | None = None) -> Rows:
         """Return the rows of at most `count` images, drawn by hashed id, each class in its turn.

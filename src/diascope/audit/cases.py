@@ -53,7 +53,7 @@ def cases(
     device: torch.device,
 ) -> list[Case]:
     """Return the chosen cases, with every model's view of each."""
-    rows = choose(pixels, settings.cases, settings.seed)
+    rows = choose(pixels, settings.shown_cases, settings.seed)
     if not len(rows):
         return []
     views = {

@@ -14,11 +14,12 @@ class Effort(Settings):
 
     attacks: of the robustness curves, by name; the first is the audit's main attack.
     severities: of the corruptions. explainers: whose maps are measured; the first is shown.
+    cases: how many are shown with pictures.
     """
 
     curve_images: int | None = 500
     curve_steps: int = 20
-    attacks: tuple[str, ...] = ("pgd", "apgd", "square")
+    attacks: tuple[str, ...] = ("pgd", "apgd", "apgd-margin", "square")
     attack_images: int | None = 128
     queries: int = 500
     masking_images: int = 64
@@ -28,6 +29,7 @@ class Effort(Settings):
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     operating_images: int | None = 250
     operating_steps: int = 20
+    operating_epsilons: Literal["all", "reference"] = "all"
     calibration_images: int | None = 250
     elsewhere_images: int | None = 500
     explainers: tuple[str, ...] = ("gradient", "smoothgrad", "gradcam")
@@ -35,6 +37,7 @@ class Effort(Settings):
     faithfulness_images: int = 32
     steadiness_images: int = 32
     sanity_images: int = 16
+    cases: int = 24
 
 
 _QUICK: dict[str, Any] = {
@@ -50,6 +53,7 @@ _QUICK: dict[str, Any] = {
     "severities": (1, 3, 5),
     "operating_images": 48,
     "operating_steps": 10,
+    "operating_epsilons": "reference",
     "calibration_images": 48,
     "elsewhere_images": 200,
     "explainers": ("gradient", "gradcam"),
@@ -57,11 +61,12 @@ _QUICK: dict[str, Any] = {
     "faithfulness_images": 8,
     "steadiness_images": 8,
     "sanity_images": 4,
+    "cases": 12,
 }
 _THOROUGH: dict[str, Any] = {
     "curve_images": None,
     "curve_steps": 100,
-    "attacks": ("pgd", "apgd", "square", "fab", "autoattack", "boundary"),
+    "attacks": ("pgd", "apgd", "apgd-margin", "square", "fab", "autoattack", "boundary"),
     "attack_images": None,
     "queries": 5000,
     "masking_images": 256,
@@ -84,6 +89,7 @@ _THOROUGH: dict[str, Any] = {
     "faithfulness_images": 128,
     "steadiness_images": 128,
     "sanity_images": 64,
+    "cases": 48,
 }
 BUDGETS: dict[str, dict[str, Any]] = {
     "quick": _QUICK,

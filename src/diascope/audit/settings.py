@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -19,8 +20,9 @@ class AuditSettings(Settings):
     """The settings of an audit; every one is kept in its `results.json`.
 
     epsilons: of the robustness curve, in pixel units; None for a grid of `norm` that suits the
-    image size. attack: any attack's settings, its norm and eps replaced. images: how many to
-    audit, None for all. cases: how many to show. shown_epsilons: at how many epsilons a case is
+    image size. attack: any attack's settings, its norm and eps replaced; None for the first of
+    the effort, as explainer for the first there. images: how many to audit, None for all. cases:
+    how many to show, None for what the effort says. shown_epsilons: at how many epsilons a case is
     shown under attack. replicates: of the bootstrap. data_checks: whether images are checked for
     duplicates, leakage and shortcuts. budget: how hard to try, see `effort.Effort`; effort: the
     numbers of it that are set otherwise. positive: the classes whose detection is the model's
@@ -30,10 +32,10 @@ class AuditSettings(Settings):
 
     norm: Literal["linf", "l2"] = "l2"
     epsilons: tuple[float, ...] | None = None
-    attack: Mapping[str, Any] = Field(default_factory=lambda: {"name": "pgd", "steps": 20})
-    explainer: Mapping[str, Any] = Field(default_factory=lambda: {"name": "gradient"})
+    attack: Mapping[str, Any] | None = None
+    explainer: Mapping[str, Any] | None = None
     images: int | None = Field(default=None, ge=1)
-    cases: int = Field(default=12, ge=0)
+    cases: int | None = Field(default=None, ge=0)
     shown_epsilons: int = Field(default=3, ge=1)
     batch_size: int = Field(default=64, ge=1)
     replicates: int = Field(default=2000, ge=100)
@@ -65,16 +67,32 @@ class AuditSettings(Settings):
         positive = [e for e in self.grid(side) if e > 0]
         return positive[len(positive) // 2] if positive else 0.0
 
+    @property
+    def shown_cases(self) -> int:
+        """How many cases are shown with pictures."""
+        return self.build_effort().cases if self.cases is None else self.cases
+
     def build_effort(self) -> Effort:
         """Return how hard to try."""
         return effort(self.budget, dict(self.effort))
 
     def build_attack(self) -> Attack:
         """Return the attack, whose eps the curve sets."""
-        built: Attack = attacks.build({**self.attack, "norm": self.norm}, "attack")
+        chosen = self.build_effort()
+        given = dict(self.attack or {})
+        name = given.get("name", chosen.attacks[0])
+        steps = {"steps": chosen.curve_steps} if "steps" in fields_of(attacks[name]) else {}
+        settings = {"name": name, **steps, **given, "norm": self.norm}
+        built: Attack = attacks.build(settings, "attack")
         return built
 
     def build_explainer(self) -> Explainer:
         """Return the explainer."""
-        built: Explainer = explainers.build(self.explainer, "explainer")
+        chosen = {"name": self.build_effort().explainers[0], **(self.explainer or {})}
+        built: Explainer = explainers.build(chosen, "explainer")
         return built
+
+
+def fields_of(member: type) -> set[str]:
+    """Return the names of the settings of a member of a registry."""
+    return {field.name for field in dataclasses.fields(member)}

@@ -56,7 +56,9 @@ class Summary:
             for key, value in scores.items()
             if key.startswith("recall_")
         }
-        withstood = self._withstood(name)
+        tried = self._tried(name)
+        withstood, groups = self._withstood(name)[tried], self.groups[tried]
+        minimal = table.minimal_epsilon[tried]
         return ModelResult(
             name=name,
             architecture=architecture,
@@ -64,17 +66,22 @@ class Summary:
             objective=objective,
             scores={key: bounds(scores[key]) for key in SCORES},
             recall=recall,
-            curve=[bounds(i) for i in bootstrap_curve(withstood, self.groups, **self.options)],
-            median_epsilon=float(np.median(table.minimal_epsilon)),
+            curve=[bounds(i) for i in bootstrap_curve(withstood, groups, **self.options)],
+            median_epsilon=float(np.median(minimal)) if len(minimal) else float("nan"),
             localisation=self._localisation(table, np.ones(len(table), dtype=bool)),
             localisation_correct=self._localisation(table, self.all_correct),
+            attacked=int(tried.sum()),
         )
 
     def compare(self, name: str, reference: str) -> Comparison:
         """Return the paired differences of one model less another."""
         ours, theirs = self.tables[name], self.tables[reference]
+        tried = self._tried(name) & self._tried(reference)
         curve = bootstrap_curve_difference(
-            self._withstood(name), self._withstood(reference), self.groups, **self.options
+            self._withstood(name)[tried],
+            self._withstood(reference)[tried],
+            self.groups[tried],
+            **self.options,
         )
         accuracy = self._difference(ours.correct, theirs.correct, slice(None))
         every = np.ones(len(ours), dtype=bool)
@@ -104,6 +111,10 @@ class Summary:
         alone = pd.Series(self.groups).groupby(labels).nunique().eq(1).any()  # a class of one
         values = [(i.value, np.nan, np.nan) if alone else bounds(i) for i in found]
         return dict(zip(("balanced_accuracy", "auroc"), values, strict=True))
+
+    def _tried(self, name: str) -> NDArray[np.bool_]:
+        """Return which images (N,) were attacked."""
+        return self.tables[name].minimal_epsilon.notna().to_numpy()
 
     def _withstood(self, name: str) -> NDArray[np.float64]:
         minimal = self.tables[name].minimal_epsilon.to_numpy(dtype=np.float64)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*=.*")
 
 
-def files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the image files, and the assignments key=value among them."""
+def files_and_settings(words: Sequence[str], what: str = "image") -> tuple[list[str], list[str]]:
+    """Return the files (of what kind), and the assignments key=value among them."""
     from diascope.errors import UserError
 
     settings = [w for w in words if ASSIGNMENT.fullmatch(w) and not Path(w).exists()]
     files = [w for w in words if w not in settings]
     if not files:
-        raise UserError("no image is given; name one or more files")
+        raise UserError(f"no {what} is given; name one or more files")
     return files, settings
 
 

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from diascope.audit import AuditSettings, Results
+    from diascope.audit.images import Test
+    from diascope.audit.subject import Subject
+    from diascope.data import Dataset
 
 SEVERITIES = ("info", "low", "medium", "high")
 
 
 def audit(
-    models: Annotated[
+    words: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
-            help="Run folders, .safetensors files, timm-name:weights, or package.module:factory.",
+            metavar="MODEL... [KEY=VALUE...]",
+            help="Run folders, weights as timm-name:file, package.module:factory, TorchScript, "
+            "ExportedProgram or ONNX files, package.module:function; and settings, such as "
+            "attack.steps=50 effort.masking_images=32 input.range=0-255.",
         ),
     ],
     data: Annotated[
         str, typer.Option(help="A named dataset (ham10000:/path), a folder, or a CSV table.")
     ],
     out: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("audit"),
+    budget: Annotated[
+        str, typer.Option(help="quick, standard or thorough: minutes, tens of minutes, hours.")
+    ] = "standard",
     norm: Annotated[str, typer.Option(help="l2 or linf.")] = "l2",
     eps: Annotated[
-        str | None, typer.Option(help="Epsilons in pixel units, such as 0.25,0.5,1.")
+        str | None, typer.Option(help="Epsilons in pixel units, such as 0.25,0.5,1 or 2/255.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the PGD attack.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the PGD attack; else as the budget says.")
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Audit that many, drawn by lot.")] = None,
-    cases: Annotated[int, typer.Option(help="How many cases to show.")] = 12,
-    explainer: Annotated[str, typer.Option(help="The explanation to measure.")] = "gradient",
+    cases: Annotated[
+        int | None, typer.Option(help="How many cases to show; else as the budget says.")
+    ] = None,
+    explainer: Annotated[
+        str | None, typer.Option(help="The explanation to show; else as the budget says.")
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(help="The classes to be detected, for the operating point: mel,bcc."),
+    ] = None,
+    elsewhere: Annotated[
+        list[str] | None, typer.Option(help="Data of another hospital; may be given again.")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Columns of the table to compare groups by: source,sex.")
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(help="For a model whose file does not say: its classes, as its outputs go."),
@@ -51,30 +74,53 @@ def audit(
     fail_on: Annotated[
         str | None, typer.Option(help="Exit with 1 on a finding of this severity or above.")
     ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option(help="Write the findings to this file in SARIF 2.1.0.")
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write the findings to this file in JUnit's XML.")
+    ] = None,
 ) -> None:
     """Measure how models break under attack and where they look; write a report.
 
     Images that a model was trained or validated on are left out, where its run folder says so.
+    The same command goes on where an interrupted one stopped.
     """
     from diascope.audit import AuditSettings
+    from diascope.cli.arguments import files_and_settings, listed
     from diascope.errors import UserError, nearest
-    from diascope.settings import validate
+    from diascope.settings import override, validate
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UserError(f"--fail-on {fail_on}: {nearest(fail_on, SEVERITIES)}")
-    content = {
+    models, assignments = files_and_settings(words, "model")
+    given: dict[str, Any] = {
         "norm": norm,
+        "budget": budget,
         "epsilons": _numbers(eps),
-        "attack": {"name": "pgd", "steps": steps},
-        "explainer": {"name": explainer},
+        "attack": None if steps is None else {"name": "pgd", "steps": steps},
+        "explainer": None if explainer is None else {"name": explainer},
         "images": images,
         "cases": cases,
+        "positive": listed(positive) or (),
         "seed": seed,
     }
+    if group_by is not None:
+        given["attributes"] = listed(group_by)
+    content = override({k: v for k, v in given.items() if v is not None}, assignments)
+    declared = content.pop("input", {})
     settings = validate(AuditSettings, content, "audit")
-    names = [part.strip() for part in classes.split(",")] if classes is not None else None
     results = run(
-        models, data, settings, out, skip_unreadable=skip_unreadable, classes=names, size=size
+        models,
+        data,
+        settings,
+        out,
+        skip_unreadable=skip_unreadable,
+        classes=listed(classes),
+        size=size,
+        elsewhere=elsewhere or (),
+        declared=declared,
+        exports={"sarif": sarif, "junit": junit},
     )
     worst = [f for f in results.findings if _rank(f.severity) >= _rank(fail_on or "high")]
     if fail_on is not None and worst:
@@ -90,42 +136,31 @@ def run(
     skip_unreadable: bool = False,
     classes: list[str] | None = None,
     size: int | None = None,
+    elsewhere: Sequence[str] = (),
+    declared: Mapping[str, Any] | None = None,
+    exports: Mapping[str, Path | None] | None = None,
     title: str = "",
     command: str = "",
 ) -> Results:
-    """Audit models on the images of `data` they have not seen, and write the report."""
+    """Audit models on the images of `data` they have not seen, and write the report.
+
+    Raises `KeyboardInterrupt` after writing the report of what was finished.
+    """
     from diascope.audit import audit as run_audit
-    from diascope.audit import open_subjects, unseen_pixels
+    from diascope.audit import open_subjects
     from diascope.cli.console import progress, say
     from diascope.data import open_data
-    from diascope.errors import UserError
     from diascope.hardware import keep_memory
     from diascope.report import write_report
 
     keep_memory()
-    settings.build_attack(), settings.build_explainer()
+    settings.build_attack(), settings.build_explainer(), settings.build_effort()
     subjects = open_subjects(models, classes=classes, size=size)
     dataset = open_data(data)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "tables").mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+    others = [open_data(other) for other in elsewhere]
+    _make(out)
     with progress() as update:
-        test = unseen_pixels(
-            dataset,
-            subjects,
-            settings,
-            skip_unreadable=skip_unreadable,
-            progress=lambda done, total: update("reading images", done, total),
-        )
-        reasons = ", ".join(f"{n} {reason}" for reason, n in test.left_out.items()) or "none"
-        say(f"auditing {len(test.pixels)} images; left out: {reasons}")
-        for subject in subjects:
-            if subject.split is None:
-                say(
-                    f"{subject.name}: nothing says what it was trained on; it may know these images"
-                )
+        test = _images(dataset, others, subjects, settings, skip_unreadable, update)
         results = run_audit(
             subjects,
             test,
@@ -133,11 +168,65 @@ def run(
             out,
             title=title,
             command=command or shlex.join(["diascope", *sys.argv[1:]]),
-            progress=lambda name, stage, done, total: update(name, done, total),
+            progress=lambda name, stage, made, all_: update(
+                f"{name}: {stage}", round(made), round(all_)
+            ),
+            say=say,
         )
     report = write_report(results, out / "report.html")
+    _export(results, exports or {})
+    if not results.complete:
+        raise KeyboardInterrupt(
+            f"interrupted; {report} holds what was finished; the same command goes on from there"
+        )
     say(f"{report}: written in {results.seconds:.0f} s, beside results.json and tables/")
     return results
+
+
+def _images(
+    dataset: Dataset,
+    others: Sequence[Dataset],
+    subjects: Sequence[Subject],
+    settings: AuditSettings,
+    skip_unreadable: bool,
+    update: Any,
+) -> Test:
+    """Return the images to audit, and say which were left out."""
+    from diascope.audit import unseen_pixels
+    from diascope.cli.console import say
+
+    test = unseen_pixels(
+        dataset,
+        subjects,
+        settings,
+        skip_unreadable=skip_unreadable,
+        progress=lambda done, total: update("reading images", done, total),
+    )
+    reasons = ", ".join(f"{n} {reason}" for reason, n in test.left_out.items()) or "none"
+    say(f"auditing {len(test.pixels)} images; left out: {reasons}")
+    for subject in subjects:
+        if subject.split is None:
+            say(f"{subject.name}: nothing says what it was trained on; it may know these images")
+    return test
+
+
+def _make(out: Path) -> None:
+    from diascope.errors import UserError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "tables").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+
+
+def _export(results: Results, files: Mapping[str, Path | None]) -> None:
+    from diascope.report.exports import write_junit, write_sarif
+
+    for kind, write in (("sarif", write_sarif), ("junit", write_junit)):
+        file = files.get(kind)
+        if file is not None:
+            write(results, file)
 
 
 def _rank(severity: str) -> int:

@@ -18,7 +18,7 @@ from diascope.registry import Registry
 
 STAGES = Registry("stage", __name__)
 
-Need = Literal["gradients", "scores", "weights", "masks", "validation", "elsewhere"]
+Need = Literal["gradients", "scores", "weights", "masks", "validation", "elsewhere", "others"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Stage:
 
     kind: the type of `Measured.result`, to read it back from JSON. passes: how many forward
     passes of one image it takes at most, a backward pass counting two; what it costs is known from
-    this before it runs. needs: without which it is left out, and the report says so. order: stages
-    run in its order. effort: the settings whose change makes an earlier result useless, beside
-    those that concern all.
+    this before it runs. share: of them that are usually made. needs: without which it is left
+    out, and the report says so. order: stages run in its order. effort: the numbers of `Effort`
+    whose change makes an earlier result useless; empty for all of them.
     """
 
     kind: Any
@@ -49,6 +49,7 @@ class Stage:
     measure: Callable[[Bench], Measured]
     needs: tuple[Need, ...] = ()
     order: int = 50
+    share: float = 1.0
     effort: tuple[str, ...] = ()
 
 

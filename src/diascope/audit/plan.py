@@ -1,0 +1,118 @@
+"""What an audit is going to do, and how long it is expected to take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from diascope.audit.bench import Bench
+from diascope.audit.stages import Stage, in_order
+from diascope.models.frozen import frozen
+from diascope.models.modes import exactly
+
+TRIED = 16  # images with which a pass is timed
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one model, with its expected cost; `reason` says why it is left out."""
+
+    bench: Bench
+    name: str
+    stage: Stage
+    passes: float  # at most
+    seconds: float  # expected
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the steps of an audit, stage by stage, and in each model by model."""
+
+    steps: list[Step]
+
+    @property
+    def seconds(self) -> float:
+        """How long the steps are expected to take together."""
+        return sum(step.seconds for step in self.steps)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan in words, a line a stage."""
+        for name in dict.fromkeys(step.name for step in self.steps):
+            mine = [step for step in self.steps if step.name == name]
+            doing = [step for step in mine if not step.reason]
+            left = "; ".join(
+                f"{step.bench.subject.name} left out, {step.reason}" for step in mine if step.reason
+            )
+            cost = f"about {duration(sum(s.seconds for s in doing))}" if doing else ""
+            yield f"  {name}: {', '.join(part for part in (cost, left) if part)}"
+
+
+def make_plan(benches: Sequence[Bench]) -> Plan:
+    """Plan every stage for every model, after timing a pass of each."""
+    speed = [seconds_a_pass(bench) for bench in benches]
+    steps = []
+    for name, stage in in_order():
+        for bench, seconds in zip(benches, speed, strict=True):
+            reason = lacking(bench, stage)
+            passes = 0.0 if reason else float(stage.passes(bench))
+            if not reason and not passes:
+                reason = "nothing to measure"
+            steps.append(Step(bench, name, stage, passes, passes * stage.share * seconds, reason))
+    return Plan(steps)
+
+
+def lacking(bench: Bench, stage: Stage) -> str:
+    """Return why a stage cannot be run on a bench; empty where it can."""
+    masks = bench.pixels.masks is not None
+    weights = any(True for _ in bench.model.parameters())
+    reasons = {
+        "gradients": (bench.subject.gradients, "the model gives no gradients"),
+        "scores": (bench.subject.scores, "the model gives labels alone"),
+        "weights": (weights, "the model's weights are not known"),
+        "masks": (masks, "no image has a mask"),
+        "validation": (bench.validation is not None, "no validation images are known"),
+        "elsewhere": (bool(bench.elsewhere), "no data of another hospital was given"),
+        "others": (bool(bench.others), "there is no other model to compare with"),
+    }
+    return next((reasons[need][1] for need in stage.needs if not reasons[need][0]), "")
+
+
+@torch.no_grad()
+def seconds_a_pass(bench: Bench) -> float:
+    """Return the seconds that a forward pass of one image takes, the better of two goes."""
+    rows = bench.drawn(min(TRIED, len(bench.pixels)))
+    x = bench.pixels.x(rows, bench.device)
+    best = float("inf")
+    try:
+        if not bench.subject.gradients:
+            with exactly(bench.model) as inner:
+                for _ in range(2):
+                    best = min(best, _timed(inner, x))
+            return best / len(x)
+        with frozen(bench.model, x) as net:
+            for _ in range(3):
+                best = min(best, _timed(net, x))
+    except (RuntimeError, MemoryError):  # the predictions, which come first, will say it better
+        return 0.0
+    return best / len(x)
+
+
+def _timed(model: torch.nn.Module, x: torch.Tensor) -> float:
+    began = time.perf_counter()
+    model(x)
+    if x.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words, to one unit."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,94 @@
+"""Accuracy under each of several attacks, none of which knows what another found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diascope.attacks import Attack, BoundaryAttack
+from diascope.audit.attackers import access_of, fits, minimal_on_grid, named, passes_of
+from diascope.audit.bench import Bench
+from diascope.audit.parts import AttackCurve, Bounds
+from diascope.audit.stages import STAGES, Measured, Stage, blank
+from diascope.evaluation import bootstrap_curve
+from diascope.registry import to_settings
+
+
+def _attacks(bench: Bench) -> dict[str, Attack]:
+    return {
+        name: named(name, bench.settings.norm, bench.effort)
+        for name in bench.effort.attacks
+        if fits(name, bench.subject)
+    }
+
+
+def _cost(bench: Bench, attack: Attack) -> float:
+    walks = 1 if isinstance(attack, BoundaryAttack) else len(bench.epsilons) - 1
+    return len(bench.drawn(bench.effort.attack_images)) * (
+        walks * passes_of(attack, bench.classes) + 1
+    )
+
+
+def _passes(bench: Bench) -> float:
+    return sum(_cost(bench, attack) for attack in _attacks(bench).values())
+
+
+def _measure(bench: Bench) -> Measured:
+    rows = bench.drawn(bench.effort.attack_images)
+    curves, columns = [], {}
+    for name, attack in _attacks(bench).items():
+        minimal = blank(bench)
+        minimal[rows] = _minimal(bench, name, attack)
+        columns[f"{name}:minimal_epsilon"] = minimal
+        settings = to_settings(attack)
+        settings.pop("eps", None)
+        curves.append(
+            AttackCurve(name, settings, access_of(name), len(rows), _accuracy(bench, minimal[rows]))
+        )
+    worst = np.fmin.reduce(list(columns.values())) if len(columns) > 1 else None
+    if worst is not None:
+        accuracy = _accuracy(bench, worst[rows])
+        curves.append(AttackCurve("worst case", {}, "white box", len(rows), accuracy))
+        columns["worst:minimal_epsilon"] = worst
+    return Measured(curves, columns, images=len(rows))
+
+
+def _minimal(bench: Bench, name: str, attack: Attack) -> np.ndarray:
+    rows = bench.drawn(bench.effort.attack_images)
+    each = _cost(bench, attack) / max(1, len(rows) * len(bench.epsilons))
+    parts, step = [], 4 * bench.batch_size
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        parts.append(
+            minimal_on_grid(
+                bench.model,
+                bench.pixels.x(part, bench.device),
+                bench.pixels.y(part, bench.device),
+                attack,
+                bench.epsilons,
+                generator=bench.seeded("attack"),
+                ids=bench.pixels.ids(part).to(bench.device),
+                batch_size=bench.batch_size,
+                checkpoint=bench.checkpoint(f"{name}-{start}-{len(part)}"),
+                progress=lambda settled: bench.tell(settled * each),
+            )
+        )
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _accuracy(bench: Bench, minimal: np.ndarray) -> list[Bounds]:
+    rows = bench.drawn(bench.effort.attack_images)
+    withstood = (minimal[:, None] > np.asarray(bench.epsilons)).astype(np.float64)
+    found = bootstrap_curve(withstood, bench.groups[rows], **bench.bootstrap)
+    return [(i.value, i.low, i.high) for i in found]
+
+
+ATTACKS = STAGES.register("attacks")(
+    Stage(
+        kind=list[AttackCurve],
+        passes=_passes,
+        measure=_measure,
+        order=20,
+        share=0.4,
+        effort=("attacks", "attack_images", "curve_steps", "queries"),
+    )
+)

@@ -1,0 +1,24 @@
+"""What the model says of every image."""
+
+from __future__ import annotations
+
+from diascope.audit.bench import Bench
+from diascope.audit.stages import STAGES, Measured, Stage
+from diascope.evaluation import predict
+
+
+def _passes(bench: Bench) -> float:
+    return len(bench.pixels)
+
+
+def _measure(bench: Bench) -> Measured:
+    table = predict(bench.model, bench.pixels, batch_size=bench.batch_size, device=bench.device)
+    table["group"] = bench.groups  # an image without a group is its own
+    bench.tell(len(table))
+    columns = {str(name): table[name].to_numpy() for name in table}
+    return Measured(None, columns, images=len(table))
+
+
+PREDICTIONS = STAGES.register("predictions")(
+    Stage(kind=None, passes=_passes, measure=_measure, order=0)
+)

@@ -1,0 +1,124 @@
+"""What a stage found, on disk: read back by an audit of the same model, images and settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from diascope import __version__
+from diascope.attacks.resume import digest
+from diascope.audit.bench import Bench
+from diascope.audit.stages import Measured, Stage
+from diascope.data import Pixels
+from diascope.errors import UserError
+from diascope.evaluation import read_table, write_table
+from diascope.files import write_text
+
+FORMAT = "diascope-stage-1"
+_NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The folder of one audit in which its stages lie, a folder a model."""
+
+    folder: Path
+
+    def place(self, model: str, stage: str) -> Path:
+        """Return the JSON file of a stage; its table and its checkpoints lie beside it."""
+        return self.folder / model / f"{stage}.json"
+
+    def scratch(self, model: str, stage: str, key: str) -> Path:
+        """Return the folder of a stage's checkpoints, which no other key shares."""
+        return self.folder / model / f"{stage}-{key[:12]}"
+
+    def save(self, model: str, stage: str, key: str, measured: Measured, seconds: float) -> None:
+        """Write what a stage found, complete or not at all, and drop its checkpoints."""
+        place = self.place(model, stage)
+        if measured.columns:
+            table = pd.DataFrame({name: np.asarray(c) for name, c in measured.columns.items()})
+            write_table(table, place.with_suffix(".parquet"), {"key": key})
+        content = {
+            "format": FORMAT,
+            "key": key,
+            "seconds": seconds,
+            "images": measured.images,
+            "table": bool(measured.columns),
+            "result": _plain(measured.result),
+        }
+        write_text(place, json.dumps(content) + "\n")
+        for old in place.parent.glob(f"{stage}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load(self, model: str, name: str, stage: Stage, key: str) -> tuple[Measured, float] | None:
+        """Return what a stage found under `key`, and in how many seconds; None if it is not there.
+
+        What cannot be read counts as not there.
+        """
+        place = self.place(model, name)
+        try:
+            content = json.loads(place.read_text("utf-8"))
+            if content.get("format") != FORMAT or content["key"] != key:
+                return None
+            columns: dict[str, Any] = {}
+            if content["table"]:
+                table, told = read_table(place.with_suffix(".parquet"))
+                if told.get("key") != key:
+                    return None
+                columns = {str(c): table[c].to_numpy() for c in table}
+            result = content["result"]
+            if stage.kind is not None:
+                result = TypeAdapter(stage.kind).validate_python(result)
+            return Measured(result, columns, content["images"]), float(content["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, UserError):
+            return None
+
+
+def key_of(bench: Bench, name: str, stage: Stage) -> str:
+    """Return the digest of everything that what a stage finds depends on."""
+    settings = bench.settings.model_dump(mode="json")
+    effort = bench.effort.model_dump(mode="json")
+    effort = {k: effort[k] for k in stage.effort} if stage.effort else effort
+    others = sorted((n, digest(model)) for n, model in bench.others.items())
+    return digest(
+        [
+            FORMAT,
+            __version__,
+            name,
+            bench.model,
+            repr(sorted((k, v) for k, v in bench.subject.card.items() if k != "created")),
+            _images(bench.pixels),
+            *([] if bench.validation is None else [_images(bench.validation)]),
+            [(n, _images(pixels)) for n, pixels in sorted(bench.elsewhere.items())],
+            others if "others" in stage.needs else [],
+            {k: v for k, v in settings.items() if k not in _NO_MATTER},
+            effort,
+        ]
+    )
+
+
+def _images(pixels: Pixels) -> str:
+    """Return the digest of images, their order and their table."""
+    table = pixels.dataset.table
+    return digest([pixels.fingerprints(), table.to_csv(index=False), list(pixels.dataset.classes)])
+
+
+def _plain(value: Any) -> Any:
+    """Return a result as JSON values; NaN and infinity stay, for Python reads them back."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
