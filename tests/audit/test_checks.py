@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from diascope.audit.checks import CHECKS, ORDER, run_checks
-from diascope.audit.results import Localisation, ModelResult, Results
+from diascope.audit.parts import Faithful, Localisation, MapScores, SanityStep, Steadiness
+from diascope.audit.results import ModelResult, Results
 
 SURE = (0.9, 0.88, 0.92)
 LOCAL = Localisation((0.6,) * 3, (0.2,) * 3, (0.5,) * 3, (0.4, 0.3, 0.5), (0.1, 0.05, 0.15))
@@ -50,6 +51,10 @@ def results(**changes) -> Results:
 
 LOW = (0.1, 0.05, 0.15)
 NAN = (float("nan"),) * 3
+GAIN = Faithful(LOW, LOW, LOW, over_random=(0.0, -0.1, 0.1), over_centre=LOW, images=32)
+SAME = MapScores("edges", {}, 32, sanity=[SanityStep("fc", {"spearman": 0.9})], passed=False)
+UNSTEADY = MapScores("edges", {}, 32, steadiness=[Steadiness("noise 0.01", "spearman", LOW, 32)])
+UNFAITHFUL = MapScores("edges", {}, 32, faithfulness={"road": GAIN})
 FAULTS = {
     "accuracy": (
         {"scores": {"accuracy": (0.6, 0.55, 0.65), "balanced_accuracy": (0.34, 0.3, 0.4)}},
@@ -60,6 +65,9 @@ FAULTS = {
         {"localisation": {"average_precision": replace(LOCAL, above_centre=(-0.1, -0.2, -0.05))}},
         "low",
     ),
+    "sanity": ({"maps": [SAME]}, "medium"),
+    "steadiness": ({"maps": [UNSTEADY]}, "medium"),
+    "faithfulness": ({"maps": [UNFAITHFUL]}, "medium"),
 }
 
 

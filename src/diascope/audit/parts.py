@@ -13,6 +13,8 @@ Bounds = tuple[float, float, float]
 Verdict = Literal["passed", "failed", "undecided"]
 Severity = Literal["info", "low", "medium", "high"]
 
+UNKNOWN: Bounds = (float("nan"),) * 3
+
 
 @dataclass(frozen=True)
 class Localisation:
@@ -38,7 +40,13 @@ class AttackCurve:
 
 @dataclass(frozen=True)
 class GroupScore:
-    """The images that share a value of an attribute: a class, a source, a sex, a device."""
+    """The images that share a value of an attribute: a class, a source, a sex, a device.
+
+    rest_corrected: as `rest`, at the level that makes it hold with 95% for all the values that
+    are compared with their rest at once (Bonferroni). within: as that, of images of the same
+    class, so that another mix of classes cannot make it; unknown for classes. note: what was
+    pooled, or that there are few images.
+    """
 
     attribute: str  # "class", "source", or a column of the table
     value: str
@@ -47,6 +55,9 @@ class GroupScore:
     accuracy: Bounds
     rest: Bounds  # paired by group where it can be: accuracy here less that of all other images
     attacked: Bounds  # accuracy at the reference epsilon
+    rest_corrected: Bounds = UNKNOWN
+    within: Bounds = UNKNOWN
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,13 +72,17 @@ class OperatingPoint:
     specificity: Bounds
     missed: int  # positive, called negative: malignant called benign
     false_alarms: int  # negative, called positive
+    ppv: Bounds = UNKNOWN  # where `Operating.prevalence` of the images are positive
+    npv: Bounds = UNKNOWN
 
 
 @dataclass(frozen=True)
 class Operating:
     """The clinical operating point: positive classes against the rest at one threshold.
 
-    rule: how the threshold was chosen; chosen_on: on which images, and how many.
+    rule: how the threshold was chosen; chosen_on: on which images, and how many. validation: the
+    decisions on these; None where there were none. prevalence: that of the audited images, which
+    a clinic's need not be.
     """
 
     positive: list[str]
@@ -75,6 +90,8 @@ class Operating:
     threshold: float
     chosen_on: str
     points: list[OperatingPoint]
+    validation: OperatingPoint | None = None
+    prevalence: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -107,22 +124,36 @@ class Calibration:
     confidence: Bounds  # mean probability of the prediction
     accuracy: Bounds
     bins: list[Bin]
+    ece_by_chance: float = float("nan")  # of a perfect model that is as sure, on as many images
+    nll: Bounds = UNKNOWN  # negative log-likelihood, in nats
+    gap: Bounds = UNKNOWN  # confidence less accuracy, paired: above 0 is overconfident
+    confidence_right: Bounds = UNKNOWN  # of the right answers alone
+    confidence_wrong: Bounds = UNKNOWN
+    attack: dict[str, Any] = field(default_factory=dict)  # its settings; empty at eps 0
 
 
 @dataclass(frozen=True)
 class CorruptionScore:
-    """Accuracy under one everyday corruption; drop: paired, that of the clean image less it."""
+    """Accuracy under one everyday corruption; drop: paired, that of the clean image less it.
+
+    distance: how far it moves an image on average, in the norm of the audit.
+    """
 
     name: str
     severity: int  # 1 to 5
     images: int
     accuracy: Bounds
     drop: Bounds
+    distance: float = float("nan")
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """The scores on another hospital's images; drop: here less there, of independent images."""
+    """The scores on another hospital's images; drop: here less there, of independent images.
+
+    here: the scores that the drop is counted from, of the audited images of the same classes.
+    missing: classes of which there are no images there. attacked_images: of `attacked`, drawn.
+    """
 
     name: str
     images: int
@@ -130,13 +161,34 @@ class Elsewhere:
     scores: dict[str, Bounds]  # accuracy, balanced_accuracy, auroc
     drop: dict[str, Bounds]
     attacked: Bounds  # accuracy at the reference epsilon
+    here: dict[str, Bounds] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    attacked_images: int = 0
+
+
+@dataclass(frozen=True)
+class Faithful:
+    """One faithfulness measure of one method's maps, beside orders that know nothing of the model.
+
+    random: the same measure of the same images, their pixels in random order; centre: from the
+    middle outwards. over_random, over_centre: paired differences, above 0 where the map does
+    better, whichever way the measure goes.
+    """
+
+    value: Bounds
+    random: Bounds
+    centre: Bounds
+    over_random: Bounds
+    over_centre: Bounds
+    images: int = 0
 
 
 @dataclass(frozen=True)
 class Steadiness:
     """How alike maps stay, by a measure of the family "agreement" (1: the same).
 
-    against: what was changed: "noise 0.02", "attack", or the name of the model compared with.
+    against: what was changed: "noise 0.01", "attack", or the name of the model compared with,
+    "seed of NAME" where it differs by the training seed alone.
     """
 
     against: str
@@ -158,7 +210,8 @@ class MapScores:
     """What the measures say of the maps of one explanation method.
 
     measures: faithfulness, sharpness, colour, completeness, by the measure's name. sanity: the
-    cascade of random weights, from the head down; passed: None where it was not run.
+    cascade of random weights, from the head down; passed: None where it was not run, or decided
+    nothing. left_out: why the method does not explain this model; then all else is empty.
     """
 
     name: str
@@ -170,6 +223,8 @@ class MapScores:
     steadiness: list[Steadiness] = field(default_factory=list)
     sanity: list[SanityStep] = field(default_factory=list)
     passed: bool | None = None
+    faithfulness: dict[str, Faithful] = field(default_factory=dict)
+    left_out: str = ""
 
 
 @dataclass(frozen=True)

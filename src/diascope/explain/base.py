@@ -30,6 +30,8 @@ class Explainer(Protocol):
     A member that explains only some models says so by a class variable `needs`: "convolution", a
     convolution whose map is explained; "soft attention", a model built with it. Without, "any".
     A member whose map can be summed up against the score has `due` and `total` (`Complete`).
+    A member that costs another number of passes than one forward and one backward has
+    `passes(side)` (`passes_of`).
     """
 
     rectification: Rectification
@@ -84,6 +86,12 @@ class Complete(Protocol):
 def need_of(explainer: object) -> Need:
     """Return what kind of model the explainer, or its class, needs."""
     return getattr(explainer, "needs", "any")
+
+
+def passes_of(explainer: object, side: int) -> float:
+    """Return how many forward passes an image of `side` x `side` costs, a backward counting two."""
+    told: Callable[[int], float] | None = getattr(explainer, "passes", None)
+    return 3.0 if told is None else float(told(side))
 
 
 def seeds(generator: torch.Generator | None) -> Callable[[], torch.Generator]:

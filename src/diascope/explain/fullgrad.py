@@ -77,6 +77,10 @@ class FullGrad:
         _warn_of_a_gap(drawn, scores)
         return torch.cat([each.picture() for each in drawn]).to(x.dtype)
 
+    def passes(self, side: int) -> float:
+        """Return the cost of an image, see `passes_of`; the biases' products count as one."""
+        return 4
+
     def decompose(self, model: nn.Module, x: Tensor, target: Tensor | int) -> dict[str, Tensor]:
         """Return the parts whose sum is the target's logit, from the input to the head.
 

@@ -108,6 +108,10 @@ class IntegratedGradients:
                 total += gradient.mul_(x - baseline)
         return total / self._draws
 
+    def passes(self, side: int) -> float:
+        """Return the cost of an image, see `passes_of`."""
+        return 3 * self._draws * self.steps
+
     @property
     def _draws(self) -> int:
         return self.draws if self.baseline in NOISY else 1

@@ -94,6 +94,11 @@ class Occlusion:
             raise UserError(f"occlusion: stride={stride} leaves gaps between patches of {patch}")
         return patch, stride
 
+    def passes(self, side: int) -> float:
+        """Return the cost of an image, see `passes_of`: itself and each patch."""
+        patch, stride = self.sides(torch.empty(0, 1, side, side))
+        return 1 + (-(-(side - patch) // stride) + 1) ** 2
+
     def _drops(
         self,
         net: nn.Module,

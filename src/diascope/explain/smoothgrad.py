@@ -72,6 +72,10 @@ class SmoothGrad:
             return (squares - mean.square()).clamp_min_(0)
         return squares if self.variant == "squared" else mean
 
+    def passes(self, side: int) -> float:
+        """Return the cost of an image, see `passes_of`."""
+        return 3 * self.samples
+
     def _moments(
         self, net: nn.Module, x: Tensor, targets: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:

@@ -66,3 +66,7 @@ class SoftAttentionMap:
                 handle.remove()
             maps = torch.cat([attention.map(features) for features in taken])
         return F.interpolate(maps, x.shape[2:], mode="bilinear", align_corners=False).to(x.dtype)
+
+    def passes(self, side: int) -> float:
+        """Return the cost of an image, see `passes_of`."""
+        return 1

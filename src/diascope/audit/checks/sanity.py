@@ -1,0 +1,73 @@
+"""Do the maps depend on what the model has learned?"""
+
+from __future__ import annotations
+
+from diascope.audit.checks import CHECKS
+from diascope.audit.parts import MapScores
+from diascope.audit.results import Finding, Results
+from diascope.evaluation.sanity import THRESHOLD
+
+
+@CHECKS.register("sanity")
+def sanity(results: Results) -> list[Finding]:
+    """Find methods whose maps stay alike when every weight of the model is random.
+
+    By all measures of likeness: the maps do not depend on the model. By some: much of them does
+    not. A model has one finding for each.
+    """
+    found = []
+    for model in results.models:
+        failed = [s for s in model.maps if s.passed is False and s.sanity]
+        same = [s for s in failed if all(v > THRESHOLD for v in _last(s).values())]
+        alike = [s for s in failed if s not in same]
+        found += [_same(model.name, same)] if same else []
+        found += [_alike(model.name, alike)] if alike else []
+    return found
+
+
+def _same(model: str, methods: list[MapScores]) -> Finding:
+    return Finding(
+        check="sanity",
+        severity="medium",
+        title=f"Maps of {model} stay the same without its weights ({_names(methods)})",
+        evidence=_evidence(methods),
+        meaning=(
+            "The maps do not depend on what the model learned. They show the image, or the "
+            "architecture, and would look as convincing for a model that knows nothing."
+        ),
+        remedy="Do not read these maps. Use a method whose maps change.",
+    )
+
+
+def _alike(model: str, methods: list[MapScores]) -> Finding:
+    return Finding(
+        check="sanity",
+        severity="low",
+        title=f"Maps of {model} still resemble those without its weights ({_names(methods)})",
+        evidence=_evidence(methods),
+        meaning=(
+            "Part of what these maps show is the image's and the architecture's, not the model's: "
+            "where they lie on the region, that is not all to the credit of what it learned."
+        ),
+        remedy=(
+            "Compare maps with those of the randomised model, or of another model, not with "
+            "nothing; and read small differences with care."
+        ),
+    )
+
+
+def _last(scores: MapScores) -> dict[str, float]:
+    """Return the likeness where no learned weight is left, where it is defined."""
+    return {name: v for name, v in scores.sanity[-1].agreement.items() if v == v}
+
+
+def _names(methods: list[MapScores]) -> str:
+    return ", ".join(scores.name for scores in methods)
+
+
+def _evidence(methods: list[MapScores]) -> str:
+    told = "; ".join(
+        f"{s.name}: " + ", ".join(f"{name} {value:.2f}" for name, value in _last(s).items())
+        for s in methods
+    )
+    return f"likeness to the map with every weight random: {told}; at most {THRESHOLD} is asked"
