@@ -34,7 +34,8 @@ class Bench:
     the model's own split held out for choosing, None where none are known. elsewhere: images of
     other hospitals by name. others: the other models of the audit by name, and `cards` theirs.
     table: a row an image, with the columns of the stages that ran before. scratch: a folder for
-    checkpoints. tell: to be called with the passes that were made, of those the plan foresaw.
+    checkpoints. identity: a digest of model and images, see `stored.identity`. tell: to be called
+    with the passes that were made, of those the plan foresaw.
     """
 
     subject: Subject
@@ -50,6 +51,7 @@ class Bench:
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     batch_size: int = 64
+    identity: str = ""
     tell: Callable[[float], None] = _nobody
 
     @property

@@ -67,7 +67,7 @@ def make_plan(benches: Sequence[Bench]) -> Plan:
 
 def lacking(bench: Bench, stage: Stage) -> str:
     """Return why a stage cannot be run on a bench; empty where it can."""
-    masks = bench.pixels.masks is not None
+    masks = bool(bench.pixels.has_mask.any())
     weights = any(True for _ in bench.model.parameters())
     reasons = {
         "gradients": (bench.subject.gradients, "the model gives no gradients"),

@@ -18,7 +18,7 @@ from diascope.audit.perform import Done, Say, Tell, per_image, perform
 from diascope.audit.plan import Plan, duration, make_plan
 from diascope.audit.results import Results
 from diascope.audit.settings import AuditSettings
-from diascope.audit.stored import Shelf
+from diascope.audit.stored import Shelf, identity
 from diascope.audit.subject import Subject
 from diascope.errors import UserError
 
@@ -48,6 +48,8 @@ def audit(
     _make_room(out)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     benches = _benches(subjects, test, settings, device)
+    for bench in benches:
+        bench.identity = _identity(bench)
     plan = make_plan(benches)
     _announce(plan, test, settings, say)
     done = perform(plan, Shelf(out / STAGES), tell=progress or _nobody, say=say)
@@ -82,6 +84,14 @@ def _benches(
         )
         for subject in subjects
     ]
+
+
+def _identity(bench: Bench) -> str:
+    try:
+        return identity(bench)
+    except (RuntimeError, MemoryError, ValueError) as error:  # of a black box that is asked
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(f"{bench.subject.name}: gives no predictions: {reason}") from error
 
 
 def _announce(plan: Plan, test: Test, settings: AuditSettings, say: Say) -> None:

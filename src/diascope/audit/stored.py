@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from diascope import __version__
 from diascope.attacks.resume import digest
@@ -21,8 +23,10 @@ from diascope.data import Pixels
 from diascope.errors import UserError
 from diascope.evaluation import read_table, write_table
 from diascope.files import write_text
+from diascope.models.modes import exactly
 
 FORMAT = "diascope-stage-1"
+ASKED = 16  # images by whose answers a black box is known again
 _NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")
 
 
@@ -87,22 +91,38 @@ def key_of(bench: Bench, name: str, stage: Stage) -> str:
     settings = bench.settings.model_dump(mode="json")
     effort = bench.effort.model_dump(mode="json")
     effort = {k: effort[k] for k in stage.effort} if stage.effort else effort
-    others = sorted((n, digest(model)) for n, model in bench.others.items())
+    others = [[other, digest(model)] for other, model in sorted(bench.others.items())]
     return digest(
         [
             FORMAT,
             __version__,
             name,
-            bench.model,
-            repr(sorted((k, v) for k, v in bench.subject.card.items() if k != "created")),
-            _images(bench.pixels),
-            *([] if bench.validation is None else [_images(bench.validation)]),
-            [(n, _images(pixels)) for n, pixels in sorted(bench.elsewhere.items())],
-            others if "others" in stage.needs else [],
+            bench.identity or identity(bench),
+            others if stage.beside else [],
             {k: v for k, v in settings.items() if k not in _NO_MATTER},
             effort,
         ]
     )
+
+
+def identity(bench: Bench) -> str:
+    """Return the digest of a model and of all images it may meet.
+
+    A model whose weights cannot be read counts by its answers to some of the images.
+    """
+    card = sorted((str(k), repr(v)) for k, v in bench.subject.card.items() if k != "created")
+    answers = [] if bench.subject.gradients else [_answers(bench)]
+    held_out = [] if bench.validation is None else [_images(bench.validation)]
+    away = [[name, _images(pixels)] for name, pixels in sorted(bench.elsewhere.items())]
+    return digest([bench.model, card, answers, _images(bench.pixels), held_out, away])
+
+
+@torch.no_grad()
+def _answers(bench: Bench) -> Tensor:
+    rows = bench.drawn(min(ASKED, len(bench.pixels)))
+    with exactly(bench.model) as inner:
+        answers: Tensor = inner(bench.pixels.x(rows, bench.device))
+    return answers.float().cpu()
 
 
 def _images(pixels: Pixels) -> str:

@@ -41,7 +41,8 @@ class Stage:
     passes of one image it takes at most, a backward pass counting two; what it costs is known from
     this before it runs. share: of them that are usually made. needs: without which it is left
     out, and the report says so. order: stages run in its order. effort: the numbers of `Effort`
-    whose change makes an earlier result useless; empty for all of them.
+    whose change makes an earlier result useless; empty for all of them. beside: whether what is
+    found depends on the other models of the audit.
     """
 
     kind: Any
@@ -51,6 +52,7 @@ class Stage:
     order: int = 50
     share: float = 1.0
     effort: tuple[str, ...] = ()
+    beside: bool = False
 
 
 def in_order() -> list[tuple[str, Stage]]:

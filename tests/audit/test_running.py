@@ -1,0 +1,327 @@
+"""The steps of an audit: planned, done once, read back, and none of them able to stop the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.audit.squares import Eyes, squares
+
+from diascope.audit import AuditSettings, Subject
+from diascope.audit.bench import Bench, drawn
+from diascope.audit.parts import CorruptionScore
+from diascope.audit.perform import out_of_memory, perform
+from diascope.audit.plan import Plan, Step, duration, lacking, make_plan
+from diascope.audit.stages import Measured, Stage, in_order
+from diascope.audit.stored import Shelf, identity, key_of
+from diascope.data import load_pixels
+from diascope.data.preprocess import Preprocess
+from diascope.errors import UserError
+
+NAN = float("nan")
+SCORE = CorruptionScore("blur", 3, 60, (0.5, 0.25, float("inf")), (NAN, NAN, NAN))
+
+
+@pytest.fixture
+def pixels(tmp_path):
+    return load_pixels(squares(), 16, Preprocess(crop="none", channels=3), cache=tmp_path / "cache")
+
+
+@pytest.fixture
+def bench(pixels, tmp_path):
+    return make(pixels, Eyes(1.0))
+
+
+def make(pixels, model, name="eyes", **settings):
+    chosen = AuditSettings(replicates=200, **settings)
+    subject = Subject(name, model, None, model.card)
+    return Bench(subject, model, pixels, chosen, chosen.build_effort(), torch.device("cpu"), Path())
+
+
+@dataclass
+class Counted:
+    """A stage that says how often it was run, and does what it is told."""
+
+    kind: object = list[CorruptionScore]
+    result: object = field(default_factory=lambda: [SCORE])
+    calls: list[int] = field(default_factory=list)
+    act: object = None
+
+    def stage(self, **options):
+        def measure(bench):
+            self.calls.append(bench.batch_size)
+            if self.act is not None:
+                self.act(bench)
+            bench.tell(3)
+            return Measured(self.result, {"column": np.arange(len(bench.pixels)) / 3}, 60)
+
+        return Stage(kind=self.kind, passes=lambda bench: 10, measure=measure, **options)
+
+
+def steps(bench, **stages):
+    return Plan([Step(bench, name, stage, 10, 1.0) for name, stage in stages.items()])
+
+
+def raising(error):
+    def act(bench):
+        raise error
+
+    return act
+
+
+def test_a_stage_is_done_once_and_read_back_as_it_was(bench, tmp_path):
+    counted = Counted()
+    plan = steps(bench, predictions=counted.stage())
+    first = perform(plan, Shelf(tmp_path))
+    again = perform(plan, Shelf(tmp_path))
+    assert len(counted.calls) == 1
+    for done in (first, again):
+        (score,) = done.results["eyes"]["predictions"]
+        assert score.accuracy == (0.5, 0.25, float("inf"))
+        assert np.isnan(score.drop).all()
+        assert isinstance(score.accuracy, tuple)
+        np.testing.assert_array_equal(done.tables["eyes"].column, np.arange(60) / 3)
+        assert done.reports[0].state == "done"
+        assert done.reports[0].images == 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bench: bench.model.weight.data.mul_(1.5),
+        lambda bench: setattr(bench, "pixels", bench.pixels.take(np.arange(59))),
+        lambda bench: setattr(bench, "settings", AuditSettings(seed=1, replicates=200)),
+        lambda bench: setattr(
+            bench, "effort", bench.effort.model_copy(update={"corruption_images": 7})
+        ),
+    ],
+    ids=["weights", "images", "settings", "effort"],
+)
+def test_another_model_image_or_setting_is_measured_anew(bench, tmp_path, change):
+    counted = Counted()
+    stage = counted.stage(effort=("corruption_images",))
+    perform(steps(bench, predictions=stage), Shelf(tmp_path))
+    change(bench)
+    perform(steps(bench, predictions=stage), Shelf(tmp_path))
+    assert len(counted.calls) == 2
+
+
+def test_what_does_not_matter_to_a_stage_does_not_measure_it_anew(bench, tmp_path):
+    counted = Counted()
+    stage = counted.stage(effort=("corruption_images",))
+    perform(steps(bench, predictions=stage), Shelf(tmp_path))
+    bench.effort = bench.effort.model_copy(update={"masking_images": 7})
+    bench.batch_size = 3
+    bench.settings = bench.settings.model_copy(update={"cases": 2, "budget": "quick"})
+    bench.others = {"other": Eyes(2.0)}
+    perform(steps(bench, predictions=stage), Shelf(tmp_path))
+    assert len(counted.calls) == 1
+
+
+def test_only_a_stage_that_compares_depends_on_the_other_models(bench):
+    alone, beside = Counted().stage(), Counted().stage(beside=True)
+    before = key_of(bench, "s", alone), key_of(bench, "s", beside)
+    bench.others = {"other": Eyes(2.0)}
+    assert key_of(bench, "s", alone) == before[0]
+    assert key_of(bench, "s", beside) != before[1]
+
+
+def test_a_black_box_is_known_again_by_its_answers(pixels):
+    class Opaque(torch.nn.Module):
+        card = Eyes(1.0).card
+
+        def __init__(self, sign):
+            super().__init__()
+            self.sign = sign  # no parameter: nothing of it is in any state
+
+        def forward(self, x):
+            mean = x.flatten(1).mean(1)
+            return torch.stack([mean, self.sign * mean], 1)
+
+    from diascope.audit.parts import Interface
+
+    told = Interface("callable", False, "logits", 3, 16, "RGB", True)
+    found = []
+    for sign in (1.0, 1.0, -1.0):
+        bench = make(pixels, Opaque(sign))
+        bench.subject = Subject("eyes", bench.model, None, bench.model.card, told)
+        found.append(identity(bench))
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("harm", ["cut", "other", "gone", "list"])
+def test_a_damaged_result_is_measured_anew(bench, tmp_path, harm):
+    counted = Counted()
+    plan, shelf = steps(bench, predictions=counted.stage()), Shelf(tmp_path)
+    perform(plan, shelf)
+    file = shelf.place("eyes", "predictions")
+    if harm == "cut":
+        file.write_text(file.read_text()[:-40])
+    elif harm == "other":
+        file.with_suffix(".parquet").write_bytes(b"PAR1")
+    elif harm == "gone":
+        file.with_suffix(".parquet").unlink()
+    else:
+        file.write_text(file.read_text().replace('"severity": 3', '"severity": "three"'))
+    done = perform(plan, shelf)
+    assert len(counted.calls) == 2
+    assert done.reports[0].state == "done"
+
+
+def test_a_stage_that_fails_is_told_and_the_rest_goes_on(bench, tmp_path):
+    said = []
+    plan = steps(
+        bench,
+        predictions=Counted().stage(),
+        broken=Counted(act=raising(ZeroDivisionError("by\nnothing"))).stage(),
+        refused=Counted(act=raising(UserError("no such thing"))).stage(),
+        last=Counted().stage(),
+    )
+    done = perform(plan, Shelf(tmp_path), say=said.append)
+    assert [r.state for r in done.reports] == ["done", "failed", "failed", "done"]
+    assert done.reports[1].reason == "ZeroDivisionError: by nothing"
+    assert done.reports[2].reason == "no such thing"
+    assert "ZeroDivisionError" in (tmp_path / "eyes" / "broken.error.txt").read_text()
+    assert not (tmp_path / "eyes" / "refused.error.txt").exists()
+    assert len(said) == 2
+    assert done.complete
+
+
+def test_without_predictions_there_is_no_audit(bench, tmp_path):
+    plan = steps(bench, predictions=Counted(act=raising(RuntimeError("shape"))).stage())
+    with pytest.raises(UserError, match="eyes: gives no predictions: RuntimeError: shape"):
+        perform(plan, Shelf(tmp_path))
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(bench, tmp_path):
+    def hungry(bench):
+        if bench.batch_size > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    counted, said = Counted(act=hungry), []
+    done = perform(
+        steps(bench, predictions=Counted().stage(), s=counted.stage()),
+        Shelf(tmp_path),
+        say=said.append,
+    )
+    assert counted.calls == [64, 32, 16]
+    assert done.reports[1].state == "done"
+    assert [line.split()[-1] for line in said] == ["32", "16"]
+
+
+def test_out_of_memory_with_one_image_is_a_failure_of_this_stage(bench, tmp_path):
+    counted = Counted(act=raising(MemoryError()))
+    done = perform(steps(bench, predictions=Counted().stage(), s=counted.stage()), Shelf(tmp_path))
+    assert counted.calls == [64, 32, 16, 8, 4, 2, 1]
+    assert done.reports[1].state == "failed"
+
+
+def test_only_words_of_memory_are_taken_for_want_of_it():
+    assert out_of_memory(RuntimeError("[enforce fail] can't allocate memory: 12 bytes"))
+    assert out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_an_interrupt_keeps_what_is_done_and_names_what_is_not(bench, tmp_path):
+    later = Counted()
+    plan = steps(
+        bench,
+        predictions=Counted().stage(),
+        stopped=Counted(act=raising(KeyboardInterrupt())).stage(),
+        later=later.stage(),
+    )
+    plan.steps.append(Step(bench, "never", Counted().stage(), 0, 0, "no image has a mask"))
+    done = perform(plan, Shelf(tmp_path))
+    assert not done.complete
+    states = [(r.stage, r.state) for r in done.reports]
+    assert states == [
+        ("predictions", "done"),
+        ("stopped", "unfinished"),
+        ("later", "unfinished"),
+        ("never", "left out"),
+    ]
+    assert not later.calls
+
+
+def test_an_interrupt_before_any_prediction_is_an_interrupt(bench, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        perform(
+            steps(bench, predictions=Counted(act=raising(KeyboardInterrupt())).stage()),
+            Shelf(tmp_path),
+        )
+
+
+def test_checkpoints_of_a_stage_go_when_it_is_done(bench, tmp_path):
+    seen = []
+
+    def keep(bench):
+        place = bench.checkpoint("part")
+        place.parent.mkdir(parents=True)
+        place.write_text("half")
+        seen.append(place)
+
+    perform(steps(bench, predictions=Counted(act=keep).stage()), Shelf(tmp_path))
+    assert not seen[0].parent.exists()
+    assert (tmp_path / "eyes" / "predictions.json").exists()
+
+
+def test_progress_is_told_in_passes_and_never_exceeds_the_plan(bench, tmp_path):
+    told = []
+
+    def busy(bench):
+        bench.tell(8)
+        bench.tell(8)
+
+    perform(
+        steps(bench, predictions=Counted(act=busy).stage()),
+        Shelf(tmp_path),
+        tell=lambda *state: told.append(state),
+    )
+    assert [t[2] for t in told] == [8, 10, 10, 10]
+    assert {t[3] for t in told} == {10}
+
+
+def test_the_plan_names_every_stage_and_why_some_are_left_out(pixels, tmp_path):
+    bench = make(pixels.take(np.arange(40)), Eyes(1.0), budget="quick")
+    plan = make_plan([bench])
+    assert [step.name for step in plan.steps] == [name for name, _ in in_order()]
+    text = "\n".join(plan.lines())
+    assert "predictions: about" in text
+    assert plan.seconds > 0
+    no_masks = Counted().stage(needs=("masks",))
+    assert lacking(bench, no_masks) == ""
+    bench.pixels = load_pixels(
+        squares(4), 16, Preprocess(crop="none", channels=3), cache=tmp_path / "cache"
+    )
+    assert lacking(bench, no_masks) == "no image has a mask"
+    assert lacking(bench, Counted().stage(needs=("elsewhere",))).startswith("no data of another")
+
+
+def test_each_stage_plans_more_for_more_effort(pixels):
+    benches = [make(pixels, Eyes(1.0), budget=b) for b in ("quick", "standard", "thorough")]
+    for name, stage in in_order():
+        if any(lacking(bench, stage) for bench in benches):
+            continue
+        costs = [stage.passes(bench) for bench in benches]
+        assert costs == sorted(costs), name
+        assert costs[0] > 0, name
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one_and_takes_classes_in_turn(pixels):
+    small, large = drawn(pixels, 10, 0), drawn(pixels, 30, 0)
+    assert set(small) < set(large)
+    assert np.bincount(pixels.dataset.labels[small]).tolist() == [5, 5]
+    assert drawn(pixels, 10, 1).tolist() != small.tolist()
+    assert drawn(pixels, None, 0).tolist() == list(range(60))
+    assert drawn(pixels, 600, 0).tolist() == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.01, "1 s"), (89, "89 s"), (120, "2 min"), (1200, "20 min"), (7200, "2.0 h")],
+)
+def test_durations_are_told_to_one_unit(seconds, words):
+    assert duration(seconds) == words
