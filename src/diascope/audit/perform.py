@@ -102,7 +102,6 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
     seconds = time.perf_counter() - began
     done.keep(bench, step.name, measured)
     shelf.save(model, step.name, key, measured, seconds)
-    tell(model, step.name, step.passes, step.passes)
     return StageReport(model, step.name, "done", "", measured.images, seconds)
 
 
@@ -119,7 +118,10 @@ def _measured(step: Step, tell: Tell, say: Say) -> Measured:
 
         bench.tell = counted
         try:
-            return step.stage.measure(bench)
+            measured = step.stage.measure(bench)
+            if made < step.passes:
+                tell(bench.subject.name, step.name, step.passes, step.passes)
+            return measured
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or bench.batch_size == 1:
                 raise

@@ -176,9 +176,8 @@ def run(
     report = write_report(results, out / "report.html")
     _export(results, exports or {})
     if not results.complete:
-        raise KeyboardInterrupt(
-            f"interrupted; {report} holds what was finished; the same command goes on from there"
-        )
+        say(f"interrupted; {report} holds what was finished; the same command goes on from there")
+        raise KeyboardInterrupt
     say(f"{report}: written in {results.seconds:.0f} s, beside results.json and tables/")
     return results
 

@@ -1,0 +1,79 @@
+"""An audit that is stopped: by an interrupt, by a kill; nothing that was measured is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.audit.squares import TINY
+
+from diascope.data import Preprocess
+from diascope.data.phantom import CLASSES
+from diascope.models import create_model, save_model
+
+DATA = "phantom:images=60,size=32"
+ENOUGH = 120.0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    preprocess = Preprocess(channels=3).model_dump()
+    made = create_model("resnet18", len(CLASSES), **TINY)
+    path = folder / "m.safetensors"
+    save_model(made, path, classes=list(CLASSES), size=32, preprocess=preprocess)
+    return path
+
+
+def begin(model, out):
+    words = ["audit", model, "--data", DATA, "--out", out, "attack.steps=2000"]
+    words += ["effort.attacks=[pgd]", "effort.explainers=[gradient]", "--cases", 0]
+    return subprocess.Popen(
+        [sys.executable, "-m", "diascope", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DIASCOPE_CACHE": str(out.parent / "cache")},
+        start_new_session=True,
+    )
+
+
+def wait_for(process, test):
+    end = time.monotonic() + ENOUGH
+    while not test():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.05)
+
+
+def test_an_interrupt_leaves_a_report_and_a_kill_what_was_measured(model, tmp_path):
+    out = tmp_path / "audit"
+    stage = out / "stages" / "m" / "predictions.json"
+    process = begin(model, out)
+    wait_for(process, stage.exists)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=ENOUGH)
+    assert process.returncode == 130, said
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    results = json.loads((out / "results.json").read_text())
+    assert results["complete"] is False
+    states = {report["stage"]: report["state"] for report in results["stages"]}
+    assert states["predictions"] == "done"
+    assert "unfinished" in states.values()
+    assert "accuracy" in (out / "report.html").read_text()
+
+    measured = stage.stat().st_mtime_ns
+    process = begin(model, out)
+    wait_for(process, lambda: not (out / "results.json").exists())
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not [f for f in out.rglob("*") if f.name.startswith(".") and f.suffix == ".html"]
+    assert stage.stat().st_mtime_ns == measured
+    assert json.loads(stage.read_text())["images"] == 60
