@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tests.report.parts import around, every_part, localised, stages
 
-from diascope.audit.parts import Bounds, Localisation
 from diascope.audit.results import (
     Attacked,
     Case,
@@ -15,15 +15,16 @@ from diascope.audit.results import (
     Finding,
     ModelResult,
     Results,
+    Row,
+    RowView,
     View,
 )
 
 CLASSES = ("melanoma", "nevus", "keratosis")
 EPSILONS = (0.25, 0.5, 1.0, 2.0)
+METHODS = ("smoothgrad", "gradcam")
 
-
-def around(value: float, half: float = 0.04) -> Bounds:
-    return value, value - half, value + half
+__all__ = ["around", "bare_results", "make_results"]
 
 
 def make_results(
@@ -36,10 +37,17 @@ def make_results(
     findings: bool = True,
     epsilons: tuple[float, ...] = EPSILONS,
     seed: int = 0,
+    images: int = 300,
+    parts: bool = True,
     **changes: Any,
 ) -> Results:
+    """Results with every part; `parts` False: with none of those that stages fill."""
     rng = np.random.default_rng(seed)
     grid = [0.0, *epsilons]
+    shown = [
+        _case(k, rng, models, classes, size, channels, masks, epsilons, METHODS if parts else ())
+        for k in range(cases)
+    ]
     results = Results(
         title=" and ".join(models) + " on phantom",
         version="0.1.0",
@@ -50,10 +58,10 @@ def make_results(
         seconds=251.3,
         data={
             "name": "phantom",
-            "images": 300,
-            "groups": 262,
+            "images": images,
+            "groups": images - 38,
             "classes": list(classes),
-            "counts": {c: 300 // len(classes) for c in classes},
+            "counts": {c: images // len(classes) for c in classes},
             "size": size,
             "sources": ["a"],
             "chance": 1 / len(classes),
@@ -63,16 +71,26 @@ def make_results(
         attack={"name": "pgd", "steps": 20, "norm": "l2"},
         explainer={"name": "gradient"},
         epsilons=grid,
-        models=[_model(m, i, grid, classes, masks) for i, m in enumerate(models)],
+        models=[_model(m, i, grid, classes, masks, parts) for i, m in enumerate(models)],
         comparisons=[_compared(m, models[0], i, grid, masks) for i, m in enumerate(models) if i],
         findings=FINDINGS if findings else [],
         tables={m: f"tables/{m}.parquet" for m in models},
         cases_rule="Drawn by lot: of each class the images whose hashed id comes first.",
-        cases=[
-            _case(k, rng, models, classes, size, channels, masks, epsilons) for k in range(cases)
-        ],
+        settings={"norm": "l2", "images": None, "effort": {}, "replicates": 2000},
+        budget="standard",
+        effort={"curve_images": 200, "attacks": ["pgd", "apgd", "square"]} if parts else {},
+        reference_eps=epsilons[len(epsilons) // 2 - 1] if epsilons else 0.0,
+        positive=[classes[0]] if parts else [],
+        stages=stages(models) if parts else [],
+        cases=shown,
+        rows=_rows(rng, shown, models, classes, images, epsilons) if parts else [],
     )
     return replace(results, **changes)
+
+
+def bare_results(**changes: Any) -> Results:
+    """Results of an audit that measured nothing but the curve and the maps of one method."""
+    return make_results(parts=False, **changes)
 
 
 FINDINGS = [
@@ -90,21 +108,16 @@ FINDINGS = [
 
 
 def _model(
-    name: str, index: int, grid: list[float], classes: tuple[str, ...], masks: bool
+    name: str,
+    index: int,
+    grid: list[float],
+    classes: tuple[str, ...],
+    masks: bool,
+    parts: bool,
 ) -> ModelResult:
     clean = 0.88 - 0.03 * index
     curve = [around(clean * np.exp(-e * (2.5 if index == 0 else 0.35))) for e in grid]
-    localisation = {}
-    if masks:
-        for key, base in (("mass_inside", 0.4), ("pointing", 0.5), ("average_precision", 0.36)):
-            value = base + 0.18 * index
-            localisation[key] = Localisation(
-                around(value, 0.03),
-                around(0.24, 0.01),
-                around(0.52, 0.02),
-                around(value - 0.24, 0.03),
-                around(value - 0.52, 0.03),
-            )
+    localisation = localised(index) if masks else {}
     return ModelResult(
         name=name,
         architecture="resnet18",
@@ -120,6 +133,7 @@ def _model(
         median_epsilon=0.4 if index == 0 else float("inf"),
         localisation=localisation,
         localisation_correct=localisation,
+        **(every_part(index, clean, grid, classes, masks) if parts else {}),
     )
 
 
@@ -138,6 +152,7 @@ def _case(
     channels: int,
     masks: bool,
     epsilons: tuple[float, ...],
+    methods: tuple[str, ...],
 ) -> Case:
     y, x = np.mgrid[:size, :size] / size
     cy, cx = rng.uniform(0.38, 0.62, 2)
@@ -167,10 +182,51 @@ def _case(
                 )
             )
         minimal = 0.5 if i == 0 else float("inf")
-        views.append(View(model, label, 0.91, _heat(rng, distance, i), minimal, attacked))
+        others = {m: _smooth(distance, 0.2 + 0.1 * k) for k, m in enumerate(methods)}
+        heat = _heat(rng, distance, i)
+        views.append(View(model, label, 0.91, heat, minimal, attacked, others))
     return Case(
         f"phantom-{number:05d}.png", label, "a", _bytes(photo), mask if masks else None, views
     )
+
+
+def _rows(
+    rng: np.random.Generator,
+    shown: list[Case],
+    models: tuple[str, ...],
+    classes: tuple[str, ...],
+    images: int,
+    epsilons: tuple[float, ...],
+) -> list[Row]:
+    """The shown cases first, then images whose numbers are drawn."""
+    rows = [
+        Row(
+            case.id,
+            case.label,
+            case.source,
+            f"patient {k:03d}",
+            [RowView(v.prediction, v.probability, v.minimal_epsilon, 0.4) for v in case.views],
+            case=k,
+        )
+        for k, case in enumerate(shown)
+    ]
+    grid = [0.0, *epsilons, float("inf"), float("nan")]
+    for k in range(len(shown), images):
+        label = classes[k % len(classes)]
+        views = []
+        for _ in models:
+            eps = float(rng.choice(grid))
+            other = classes[(k + 1) % len(classes)]
+            precision = float(rng.uniform()) if k % 7 else float("nan")
+            views.append(
+                RowView(other if eps == 0 else label, float(rng.uniform(0.4, 1)), eps, precision)
+            )
+        rows.append(Row(f"phantom-{k:05d}.png", label, "ab"[k % 2], f"patient {k:03d}", views))
+    return rows
+
+
+def _smooth(distance: np.ndarray, width: float) -> np.ndarray:
+    return np.exp(-((distance / width) ** 2)).astype(np.float32)
 
 
 def _heat(rng: np.random.Generator, distance: np.ndarray, index: int) -> np.ndarray:

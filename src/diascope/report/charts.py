@@ -123,3 +123,39 @@ def strip(data: Strip, width: float = 168, height: float = 22) -> Markup:
         f'width="{f(width)}" height="{f(height)}" role="img" aria-label="{escape(label)}">'
         f"<title>{escape(label)}</title>{body}</svg>"
     )
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A value with its interval on a scale from 0 to 1, and the same under attack."""
+
+    value: Bounds
+    attacked: Bounds
+    index: int
+    name: str
+
+
+def dots(data: Dots, width: float = 200, height: float = 26) -> Markup:
+    """Draw a value as a solid mark and the same under attack as a hollow one, with whiskers."""
+    left, right, middle = 7.0, width - 7.0, height / 2
+
+    def at(value: float) -> float:
+        return left + (right - left) * min(max(value, 0.0), 1.0)
+
+    body = f'<path class="axis" d="M{f(left)} {f(middle)}H{f(right)}"/>'
+    body += "".join(f'<path class="axis" d="M{f(at(t))} {f(middle - 3)}v6"/>' for t in (0, 0.5, 1))
+    for bounds, shift, hollow in ((data.attacked, 3.5, True), (data.value, -3.5, False)):
+        y = middle + shift
+        if n.has_limits(bounds):
+            kind = "whisker thin" if hollow else "whisker"
+            body += f'<path class="{kind}" d="M{f(at(bounds[1]))} {f(y)}H{f(at(bounds[2]))}"/>'
+        if n.defined(bounds[0]):
+            body += marker(data.index, at(bounds[0]), y, 3.6, hollow)
+    label = f"{data.name}: {n.ranged(data.value)}"
+    if n.defined(data.attacked[0]):
+        label += f", under attack {n.ranged(data.attacked)}"
+    return Markup(
+        f'<svg class="strip {sign_class(data.index)}" viewBox="0 0 {f(width)} {f(height)}" '
+        f'width="{f(width)}" height="{f(height)}" role="img" aria-label="{escape(label)}">'
+        f"<title>{escape(label)}</title>{body}</svg>"
+    )

@@ -143,7 +143,7 @@ def _curves(results: Results, panel: Panel, wide: bool) -> str:
     rules = "".join(
         f'<path class="reference" d="M{f(panel.left)} {f(y)}H{f(panel.right)}"/>' for y, _ in levels
     )
-    told = _labels(panel, labels) if wide else ""
+    told = place_labels(panel, labels) if wide else ""
     return "".join(bands) + rules + "".join(lines) + told
 
 
@@ -165,7 +165,7 @@ def references(results: Results) -> list[tuple[float, str]]:
     return [(v, f"{words} {n.number(v, 2)}") for v, words in told if n.defined(v)]
 
 
-def _labels(panel: Panel, labels: Sequence[Label]) -> str:
+def place_labels(panel: Panel, labels: Sequence[Label]) -> str:
     """Return labels right of a panel, pushed apart where they would touch."""
     ordered = sorted(labels, key=lambda label: label[0])
     places: list[float] = []
@@ -208,7 +208,7 @@ def _differences(results: Results, panel: Panel, wide: bool) -> str:
         if last is not None:
             name = f"{short(comparison.model, 10)} {n.MINUS} {short(comparison.reference, 8)}"
             labels.append((last, name, place))
-    return "".join(out) + (_labels(panel, labels) if wide else "")
+    return "".join(out) + (place_labels(panel, labels) if wide else "")
 
 
 def short(name: str, length: float) -> str:

@@ -12,14 +12,38 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from diascope.audit.results import Finding, Results
+from diascope.audit.results import Results
 from diascope.files import write_text
-from diascope.report import numbers, tables, words
+from diascope.report import card, numbers, pictures, tables, words
+from diascope.report.attackcharts import attack_charts, attack_table
 from diascope.report.charts import glyph
 from diascope.report.curves import references, robustness_chart
+from diascope.report.everyday import corruption_tables
+from diascope.report.findings import SEVERITIES, graded
+from diascope.report.glance import differing, glance, large, reference_text
+from diascope.report.groupscores import elsewhere_table, group_tables
+from diascope.report.maptables import map_tables
+from diascope.report.masking import SIGNS, masking
+from diascope.report.operating import matrices, operating_table, rules
 from diascope.report.plates import browser
+from diascope.report.reliability import diagrams
+from diascope.report.rows import compact
 
-SEVERITIES = {"high": "High", "medium": "Medium", "low": "Low", "info": "Note"}
+TITLES = {
+    "summary": "Summary",
+    "findings": "Findings",
+    "robustness": "Robustness",
+    "masking": "Believable?",
+    "everyday": "Everyday",
+    "operating": "Errors",
+    "calibration": "Calibration",
+    "groups": "Groups",
+    "elsewhere": "Elsewhere",
+    "maps": "Maps",
+    "cases": "Cases",
+    "card": "Models",
+    "method": "Method",
+}
 
 
 def write_report(results: Results, path: Path) -> Path:
@@ -30,28 +54,69 @@ def write_report(results: Results, path: Path) -> Path:
 
 def render_report(results: Results) -> str:
     """Return the report of `results` as one HTML document."""
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            results=results,
-            created=_date(results.created),
-            sizes=words.sizes(results),
-            norm=numbers.norm_text(results.norm),
-            verdict=words.verdict(results),
-            headline=tables.headline(results),
-            curves=[robustness_chart(results, wide) for wide in (True, False)],
-            levels=[words for _, words in references(results)],
-            curve_table=tables.curve_table(results),
-            statements=words.difference_statements(results),
-            localisation=tables.localisation_tables(results),
-            recall=tables.recall_table(results),
-            browser=browser(results),
-            findings=_by_severity(results.findings),
-            severities=SEVERITIES,
-            method=_method(results),
-        )
+    parts = _parts(results)
+    sections = {name: title for name, title in TITLES.items() if _holds(results, parts, name)}
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        results=results,
+        many=len(results.models) > 1,
+        created=_date(results.created),
+        norm=numbers.norm_text(results.norm),
+        sections=sections,
+        **parts,
     )
+
+
+def _parts(results: Results) -> dict[str, Any]:
+    """Return what the templates show, by name."""
+    figures = glance(results)
+    return {
+        "verdict": words.verdict(results),
+        "figures": figures if len(results.models) > 1 else large(figures),
+        "differences": [(tables.pair(c), differing(results, c)) for c in results.comparisons],
+        "grades": graded(results),
+        "severities": SEVERITIES,
+        "curves": [robustness_chart(results, wide) for wide in (True, False)],
+        "levels": [told for _, told in references(results)],
+        "curve_table": tables.curve_table(results),
+        "statements": words.difference_statements(results),
+        "attacks": attack_charts(results),
+        "attack_table": attack_table(results),
+        "masking": masking(results),
+        "signs": SIGNS,
+        "everyday": corruption_tables(results),
+        "at_reference": reference_text(results),
+        "operating": operating_table(results),
+        "rules": rules(results),
+        "matrices": matrices(results),
+        "calibration": diagrams(results),
+        "groups": group_tables(results),
+        "recall": tables.recall_table(results),
+        "elsewhere": elsewhere_table(results),
+        "localisation": tables.localisation_tables(results),
+        "maps": map_tables(results),
+        "browser": browser(results),
+        "rows": compact(results),
+        "missing": card.missing(results),
+        "cards": [card.model_card(model) for model in results.models],
+        "times": card.times(results),
+        "method": card.method(results),
+    }
+
+
+def _holds(results: Results, parts: Mapping[str, Any], name: str) -> bool:
+    """Tell whether there is anything to show in a section."""
+    if name == "robustness":
+        return any(numbers.defined(b[0]) for m in results.models for b in m.curve)
+    if name == "operating":
+        return bool(parts["operating"] or parts["matrices"])
+    if name == "groups":
+        return bool(parts["groups"] or parts["recall"].blocks[0].rows)
+    if name == "maps":
+        return bool(parts["maps"] or parts["localisation"][0].blocks)
+    if name == "cases":
+        return bool(parts["rows"]["ids"])
+    return name not in parts or bool(parts[name])
 
 
 @cache
@@ -63,7 +128,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(glyph=glyph, inline=_inline, n=numbers, words=words)
+    environment.globals.update(
+        glyph=glyph,
+        inline=_inline,
+        n=numbers,
+        words=words,
+        heat_ground=Markup(pictures.ground()),
+        heat_ramp=Markup(pictures.ramp()),
+    )
     environment.filters["shown"] = _shown
     return environment
 
@@ -71,11 +143,6 @@ def _environment() -> Environment:
 def _inline(name: str) -> Markup:
     """Return a style sheet or script of the package, as it stands."""
     return Markup(files("diascope.report").joinpath("templates", name).read_text("utf-8"))
-
-
-def _by_severity(findings: list[Finding]) -> list[Finding]:
-    order = list(SEVERITIES)
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
 def _date(created: str) -> str:
@@ -97,22 +164,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return numbers.DASH if value is None or value == "" else str(value)
-
-
-def _method(results: Results) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Return what is needed to repeat the audit, in groups of (name, value)."""
-    data = {k: v for k, v in results.data.items() if k not in ("counts", "chance", "majority")}
-    epsilons = ", ".join(numbers.eps_text(e, results.norm) for e in results.epsilons)
-    attack = {**results.attack, "norm": numbers.norm_text(results.norm), "epsilons": epsilons}
-    run = {
-        "command": results.command,
-        "seed": results.seed,
-        "created": results.created,
-        "time taken": numbers.duration(results.seconds),
-        "diascope": results.version,
-        "results schema": results.schema,
-    }
-    groups = {"Run": run, "Data": data, "Attack": attack, "Explanation": results.explainer}
-    groups["Hardware"] = results.hardware
-    groups["Tables, a row an image"] = results.tables
-    return [(name, list(values.items())) for name, values in groups.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,9 +19,10 @@ from diascope.audit.results import Heat, Image
 from diascope.explain import colours
 from diascope.report.charts import path
 
-COLOURS = "magma"  # over black, where nothing is to be black
+COLOURS = colours.DEFAULT
 LEVELS = 32
 LOSSLESS = 96  # perturbations of a larger side are never kept without loss
+SIDES = (224, 192, 168, 144, 128, 112, 96, 80, 64, 48, 32)
 FACTORS = tuple(k * 10**e for e in range(5) for k in (1, 2, 5))
 
 
@@ -32,10 +33,10 @@ def photograph(image: Image, side: int) -> str:
 
 
 def heat_map(heat: Heat, side: int) -> str:
-    """Return a data URI of a map (H, W) in [0, 1], to be laid over an image or over black.
+    """Return a data URI of a map (H, W) in [0, 1], to be laid over an image or over `ground`.
 
-    Colours and transparency are chosen so that over black the picture shows exactly the colour
-    map (`COLOURS`, in `LEVELS` steps), while over an image what is dark lets the image through.
+    Colours and transparency are chosen so that over the colour of no evidence the picture shows
+    exactly the colour map (in `LEVELS` steps), while over an image what is weak lets it through.
     """
     values = np.nan_to_num(np.asarray(heat, dtype=np.float32), nan=0.0, posinf=1.0, neginf=0.0)
     values = np.asarray(_shrunk(Pillow.fromarray(values), side))
@@ -46,13 +47,30 @@ def heat_map(heat: Heat, side: int) -> str:
     return _uri(picture, "PNG", optimize=True, transparency=alpha)
 
 
+def ground() -> str:
+    """Return the colour of no evidence, as a style sheet writes it."""
+    return _css(colours.table(COLOURS, LEVELS)[0])
+
+
+def ramp() -> str:
+    """Return the colours from none to most, as a style sheet writes a gradient."""
+    return f"linear-gradient(90deg, {', '.join(_css(c) for c in colours.table(COLOURS, 9))})"
+
+
+def _css(colour: NDArray[np.float64]) -> str:
+    return "#" + "".join(f"{v:02x}" for v in _eight_bits(colour))
+
+
 @cache
 def _palette() -> tuple[bytes, bytes]:
     """Return the palette (R, G, B, ...) and the transparency of each level."""
-    rgb = colours.table(COLOURS, LEVELS).copy()  # (L, 3)
-    rgb[0] = 0.0
-    alpha = np.maximum.accumulate(np.maximum(rgb.max(1), np.linspace(0, 1, LEVELS)))
-    straight = rgb / np.maximum(alpha, 1e-6)[:, None]
+    rgb = colours.table(COLOURS, LEVELS)  # (L, 3)
+    lowest = rgb[0]
+    rise = (rgb - lowest) / np.maximum(1 - lowest, 1e-6)
+    fall = (lowest - rgb) / np.maximum(lowest, 1e-6)
+    least = np.maximum(rise, fall).max(1)  # below it no colour would do
+    alpha = np.maximum.accumulate(np.maximum(least, np.linspace(0, 1, LEVELS)))
+    straight = lowest + (rgb - lowest) / np.maximum(alpha, 1e-6)[:, None]
     return _eight_bits(straight).tobytes(), _eight_bits(alpha).tobytes()
 
 
@@ -100,14 +118,34 @@ class Encoding:
     lossless: bool
 
 
-def fitting(budget: int, count: int, side: int) -> Encoding:
-    """Return the best encoding in which `count` pictures of at most `side` fit into `budget` bytes.
+@dataclass(frozen=True)
+class Kind:
+    """Pictures of one kind: how many the page holds, and how a sample of them is encoded."""
 
-    The bytes per pixel were measured, with base64, over maps and perturbations of pure noise.
+    count: int
+    samples: Sequence[Callable[[Encoding], str]]
+
+    def size(self, encoding: Encoding) -> float:
+        """Return how many bytes all of them will take."""
+        if not self.samples:
+            return 0.0
+        return self.count * sum(len(s(encoding)) for s in self.samples) / len(self.samples)
+
+
+def fitting(budget: int, kinds: Sequence[Kind], side: int) -> Encoding:
+    """Return the best encoding in which pictures of at most `side` fit into `budget` bytes.
+
+    What they take is foretold from the samples, encoded at falling sizes.
     """
-    if side <= LOSSLESS and count * side**2 * 1.8 <= budget:
-        return Encoding(side, True)
-    return Encoding(min(side, max(32, int(math.sqrt(budget / (max(count, 1) * 0.7))))), False)
+    if side <= LOSSLESS:
+        best = Encoding(side, True)
+        if sum(kind.size(best) for kind in kinds) <= budget:
+            return best
+    for smaller in (side, *(s for s in SIDES if s < side)):
+        encoding = Encoding(smaller, False)
+        if sum(kind.size(encoding) for kind in kinds) <= budget:
+            return encoding
+    return Encoding(min(side, SIDES[-1]), False)
 
 
 def _shrunk(picture: Pillow.Image, side: int) -> Pillow.Image:

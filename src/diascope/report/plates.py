@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from diascope.audit.results import Attacked, Case, Results, View
+import numpy as np
+from scipy.stats import rankdata
+
+from diascope.audit.results import Attacked, Case, Heat, Image, Results, View
 from diascope.report import numbers as n
 from diascope.report import pictures
 
-BUDGET = 8_000_000  # bytes of pictures in one report
+BUDGET = 11_000_000  # bytes of pictures in one report
+SAMPLES = 6  # pictures of each kind from which their size is foretold
 LARGEST = 256  # pixels; plates are shown at about 200
 
 
@@ -42,15 +47,16 @@ class StepPlates:
     perturbation: str
     heat: str
     guess: Guess
+    alike: str  # rank correlation of the map with that without an attack
 
 
 @dataclass(frozen=True)
 class ModelPlates:
-    """The pictures of one model."""
+    """The pictures of one model; `maps`: one a method, the shown one first, empty where none."""
 
     name: str
     index: int
-    heat: str
+    maps: list[str]
     guess: Guess
     broken: str
     steps: list[StepPlates]
@@ -64,6 +70,7 @@ class CasePlates:
     id: str
     label: str
     source: str
+    reason: str
     width: int
     height: int
     image: str
@@ -81,7 +88,7 @@ class Browser:
     start: int
     side: int
     shrunk: bool
-    labels: list[str]
+    methods: list[str]
 
     @property
     def state(self) -> list[dict[str, Any]]:
@@ -105,8 +112,8 @@ def browser(results: Results, budget: int = BUDGET) -> Browser:
     steps = sorted({a.eps for c in cases for v in c.views for a in v.attacked if a.eps > 0})
     factors = [_factor(cases, eps) for eps in steps]
     own = max((max(c.image.shape[:2]) for c in cases), default=0)
-    count = sum(1 + sum(1 + 3 * len(v.attacked) for v in c.views) for c in cases)
-    encoding = pictures.fitting(budget, count, min(own, LARGEST))
+    methods = method_names(results)
+    encoding = pictures.fitting(budget, _kinds(cases, factors, steps), min(own, LARGEST))
     side = encoding.side
     index = {m.name: i for i, m in enumerate(results.models)}
 
@@ -115,11 +122,14 @@ def browser(results: Results, budget: int = BUDGET) -> Browser:
         return ModelPlates(
             name=view.model,
             index=index.get(view.model, place),
-            heat=pictures.heat_map(view.heat, side),
+            maps=[pictures.heat_map(view.heat, side)]
+            + [
+                pictures.heat_map(view.maps[m], side) if m in view.maps else "" for m in methods[1:]
+            ],
             guess=_guess(view, label),
             broken=_broken(view.minimal_epsilon, results),
             steps=[
-                _step(at[eps], k, factors[k], encoding, label)
+                _step(view, at[eps], k, factors[k], encoding, label)
                 for k, eps in enumerate(steps)
                 if eps in at
             ],
@@ -132,8 +142,45 @@ def browser(results: Results, budget: int = BUDGET) -> Browser:
         start=len(steps) // 2,
         side=side,
         shrunk=side < own,
-        labels=sorted({case.label for case in cases}),
+        methods=methods,
     )
+
+
+def method_names(results: Results) -> list[str]:
+    """Return the explanation methods of the cases, the shown one first."""
+    others = [name for c in results.cases for v in c.views for name in v.maps]
+    return list(dict.fromkeys([str(results.explainer.get("name", "shown")), *others]))
+
+
+def _kinds(cases: list[Case], factors: list[float], steps: list[float]) -> list[pictures.Kind]:
+    """Return what pictures there are, with a few of each spread over the cases."""
+    views = [view for case in cases for view in case.views]
+    seen = [a for view in views for a in view.attacked if a.eps > 0]
+    maps = [heat for view in views for heat in (view.heat, *view.maps.values())]
+    maps += [a.heat for a in seen]
+    factor = dict(zip(steps, factors, strict=True))
+    photos = [c.image for c in cases] + [a.image for a in seen]
+    return [
+        pictures.Kind(len(photos), [partial(_photograph, p) for p in _few(photos)]),
+        pictures.Kind(len(maps), [partial(_heat, m) for m in _few(maps)]),
+        pictures.Kind(len(seen), [partial(_added, a, factor[a.eps]) for a in _few(seen)]),
+    ]
+
+
+def _photograph(image: Image, encoding: pictures.Encoding) -> str:
+    return pictures.photograph(image, encoding.side)
+
+
+def _heat(heat: Heat, encoding: pictures.Encoding) -> str:
+    return pictures.heat_map(heat, encoding.side)
+
+
+def _added(seen: Attacked, factor: float, encoding: pictures.Encoding) -> str:
+    return pictures.perturbation(seen.perturbation, factor, encoding)
+
+
+def _few(items: list[Any]) -> list[Any]:
+    return items[:: max(len(items) // SAMPLES, 1)][: SAMPLES + 1]
 
 
 def _case(
@@ -145,6 +192,7 @@ def _case(
         id=case.id,
         label=case.label,
         source=case.source,
+        reason=getattr(case, "reason", ""),
         width=width,
         height=height,
         image=pictures.photograph(case.image, side),
@@ -154,7 +202,7 @@ def _case(
 
 
 def _step(
-    seen: Attacked, place: int, factor: float, encoding: pictures.Encoding, label: str
+    view: View, seen: Attacked, place: int, factor: float, encoding: pictures.Encoding, label: str
 ) -> StepPlates:
     side = encoding.side
     return StepPlates(
@@ -163,7 +211,17 @@ def _step(
         perturbation=pictures.perturbation(seen.perturbation, factor, encoding),
         heat=pictures.heat_map(seen.heat, side),
         guess=_guess(seen, label),
+        alike=n.number(alike(view.heat, seen.heat), 2),
     )
+
+
+def alike(a: Heat, b: Heat) -> float:
+    """Return the rank correlation of two maps, on a raster of at most about 64 x 64 pixels."""
+    every = max(1, max(a.shape) // 64)
+    ranks = [rankdata(m[::every, ::every].ravel()) for m in (a, b)]
+    if any(r.std() == 0 for r in ranks) or a.shape != b.shape:
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _guess(seen: View | Attacked, label: str) -> Guess:

@@ -17,12 +17,6 @@ MEASURES = {
     "iou_otsu": ("IoU at Otsu's threshold", "overlap of the lesion and what stands out in the map"),
     "iou_area": ("IoU at the lesion's area", "overlap of the lesion and as many brightest pixels"),
 }
-SCORES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "auroc": "AUROC",
-}
-ONE_CLASS = "needs images of at least two classes"
 NO_LIMITS = "an interval needs at least two groups of images"
 NO_MASK = "no image here has an outline of the lesion"
 NOT_COMPARED = "the audit did not compute this difference"
@@ -30,13 +24,19 @@ NOT_COMPARED = "the audit did not compute this difference"
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval beneath, and why it is missing where it is."""
+    """A value with its interval beneath, and why it is missing where it is.
+
+    shade: how dark it lies, 0 to 1; title: what hovering tells; span: over how many columns.
+    """
 
     text: str
     under: str = ""
     why: str = ""
     strong: bool = False
     svg: str = ""
+    shade: float | None = None
+    title: str = ""
+    span: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Table:
     corner: str
     columns: list[tuple[str, int | None]]
     blocks: list[Block] = field(default_factory=list)
+    under: str = ""
+    index: int | None = None  # of the model that the caption names
 
     @property
     def reasons(self) -> list[str]:
@@ -93,54 +95,8 @@ def measure_names(measure: str) -> tuple[str, str]:
     return MEASURES.get(measure, (measure.replace("_", " ").capitalize(), ""))
 
 
-def headline(results: Results) -> Table:
-    """Return the headline numbers, a row a measure and a column a model."""
-    columns: list[tuple[str, int | None]] = [(m.name, i) for i, m in enumerate(results.models)]
-    columns += [(pair(c), None) for c in results.comparisons]
-    rows = [_score(results, "accuracy")]
-    rows += [_attacked(results, i) for i in shown_places(results.epsilons)]
-    rows += [_score(results, "balanced_accuracy"), _score(results, "auroc")]
-    chance, majority = results.data.get("chance"), results.data.get("majority")
-    scale = f"chance {n.number(chance)}; always naming the commonest class {n.number(majority)}"
-    blocks = [Block(rows, "Does it classify?", scale), Block(_look(results), "Where does it look?")]
-    return Table("Headline numbers, with 95% intervals", "", columns, blocks)
-
-
-def shown_places(epsilons: Sequence[float]) -> list[int]:
-    """Return the places of a middle and the largest positive epsilon."""
-    places = [i for i, e in enumerate(epsilons) if e > 0]
-    return sorted({places[(len(places) - 1) // 2], places[-1]}) if places else []
-
-
-def _score(results: Results, key: str) -> Row:
-    cells = [cell(m.scores.get(key), ONE_CLASS) for m in results.models]
-    cells += [cell(c.scores.get(key), NOT_COMPARED, True) for c in results.comparisons]
-    return Row(SCORES[key], cells)
-
-
-def _attacked(results: Results, place: int) -> Row:
-    eps = n.eps_text(results.epsilons[place], results.norm)
-    why = "not measured at this eps"
-    cells = [cell(_at(m.curve, place), why) for m in results.models]
-    cells += [cell(_at(c.curve, place), why, True) for c in results.comparisons]
-    return Row("Accuracy under attack", cells, f"{n.norm_text(results.norm)} eps {eps}")
-
-
 def _at(curve: Sequence[Bounds], place: int) -> Bounds | None:
     return curve[place] if place < len(curve) else None
-
-
-def _look(results: Results) -> list[Row]:
-    key = "average_precision"
-    found = [m.localisation.get(key) for m in results.models]
-    paired = [c.localisation.get(key) for c in results.comparisons]
-    above = [cell(x.above_chance if x else None, NO_MASK, True) for x in found]
-    centre = [cell(x.above_centre if x else None, NO_MASK, True) for x in found]
-    difference = [cell(x, NOT_COMPARED if any(found) else NO_MASK, True) for x in paired]
-    return [
-        Row("The map's average precision", above + difference, "less chance"),
-        Row("The map's average precision", centre + difference, "less a centred Gaussian"),
-    ]
 
 
 def curve_table(results: Results) -> Table:

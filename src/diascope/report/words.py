@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from diascope.audit.parts import Bounds, Localisation
 from diascope.audit.results import Comparison, ModelResult, Results
 from diascope.report import numbers as n
-from diascope.report.tables import pair, shown_places
+from diascope.report.answers import belief, detection, elsewhere, everyday
+from diascope.report.glance import reference, reference_text
+from diascope.report.tables import pair
+
+MANY = 3  # with more models than this the first screen names the ends only
 
 
-def verdict(results: Results) -> list[str]:
-    """Return a few plain sentences: skill, fragility, maps, grave findings.
+@dataclass(frozen=True)
+class Said:
+    """A question and its answer; `href`: the section that tells more."""
+
+    question: str
+    answer: str
+    href: str
+
+
+def verdict(results: Results) -> list[Said]:
+    """Return plain answers: skill, fragility, belief, detection, everyday, elsewhere, maps.
 
     Where models are compared, each of the first two says whether the interval of the paired
     difference holds zero.
     """
-    sentences = [_skill(results)]
-    places = shown_places(results.epsilons)
-    if places:
-        sentences.append(_fragility(results, places[-1]))
-    sentences.append(_looks(results))
-    grave = sum(f.severity == "high" for f in results.findings)
-    if grave:
-        are = "are" if grave > 1 else "is"
-        sentences.append(f"Of {len(results.findings)} findings, {grave} {are} of high severity.")
-    return sentences
+    answers = [
+        ("How good is it?", _skill(results), "#robustness"),
+        ("How fragile?", _fragility(results), "#robustness"),
+        ("Can that be believed?", belief(results), "#masking"),
+        ("Does it still detect?", detection(results), "#operating"),
+        ("Everyday images?", everyday(results), "#everyday"),
+        ("In another hospital?", elsewhere(results), "#elsewhere"),
+        ("Where does it look?", _looks(results), "#maps"),
+    ]
+    if len(results.models) > 1:
+        answers = [
+            (q.replace("is it", "are they").replace("does it", "do they"), a, h)
+            for q, a, h in answers
+        ]
+        answers = [(q.replace("Does it", "Do they"), a, h) for q, a, h in answers]
+    return [Said(*each) for each in answers if each[1]]
 
 
 def _skill(results: Results) -> str:
@@ -43,19 +64,28 @@ def _skill(results: Results) -> str:
     return text
 
 
-def _fragility(results: Results, place: int) -> str:
+def _fragility(results: Results) -> str:
+    place = reference(results)
+    if place is None:
+        return ""
     values = [m.curve[place] if place < len(m.curve) else None for m in results.models]
+    if not any(b is not None and n.defined(b[0]) for b in values):
+        return ""
     paired = [(c, c.curve[place] if place < len(c.curve) else None) for c in results.comparisons]
-    eps = f"{n.norm_text(results.norm)} eps {n.eps_text(results.epsilons[place], results.norm)}"
     told = _values(results, values, results.data.get("chance"))
-    return f"Under the strongest attack tried ({eps}) it is {told}{_paired(paired)}."
+    return f"Under attack ({reference_text(results)}) it is {told}{_paired(paired)}."
 
 
 def _values(results: Results, values: list[Bounds | None], chance: float | None = None) -> str:
     """Return the value of each model; the interval where there is but one."""
     told = []
+    alone = len(results.models) == 1
+    if len(results.models) > MANY:
+        pairs = zip(results.models, values, strict=True)
+        known = sorted((b[0], m.name) for m, b in pairs if b is not None and n.defined(b[0]))
+        ends = [f"{n.number(value)} ({name})" for value, name in known[:: max(len(known) - 1, 1)]]
+        return "from " + " to ".join(ends) if ends else n.DASH
     for model, bounds in zip(results.models, values, strict=True):
-        alone = len(results.models) == 1
         words = n.ranged(bounds) if alone else f"{n.value_of(bounds)} for {model.name}"
         if n.defined(chance) and bounds and n.has_limits(bounds) and bounds[2] < (chance or 0):
             words += " (below chance)"
@@ -66,6 +96,12 @@ def _values(results: Results, values: list[Bounds | None], chance: float | None 
 def _paired(pairs: list[tuple[Comparison, Bounds | None]]) -> str:
     """Return, of each comparison, whether the interval of the difference holds zero."""
     told = []
+    if len(pairs) >= MANY:
+        apart = [c.model for c, bounds in pairs if n.excludes_zero(bounds)]
+        first = pairs[0][0].reference
+        if not apart:
+            return f"; none is told apart from {first}"
+        return f"; told apart from {first}: {n.listed(apart)}"
     for comparison, bounds in pairs:
         if bounds is None or not n.has_limits(bounds):
             words = " could not be given"
@@ -89,7 +125,7 @@ def _looks(results: Results) -> str:
         if found is not None:
             groups.setdefault(_look(found), []).append(model.name)
     if not groups:
-        return "Where the models look was not measured, for no image has an outline of the lesion."
+        return ""
     alone = len(results.models) == 1
     told = [
         f"{'the maps' if alone else 'those of ' + n.listed(names)} {words}"
