@@ -15,6 +15,7 @@ from diascope.evaluation.statistics import (
     bootstrap_curve,
     bootstrap_curve_difference,
     bootstrap_difference,
+    bootstrap_independent,
     bootstrap_mean,
     bootstrap_p_value,
     bootstrap_statistic,
@@ -222,3 +223,30 @@ def test_interval_prints():
     assert str(Interval(np.nan, np.nan, np.nan)) == "undefined"
     assert interval.excludes(0.6)
     assert not interval.excludes(0.7)
+
+
+def test_independent_samples_differ_by_the_spread_of_both():
+    rng = np.random.default_rng(0)
+    here, there = rng.random(400) < 0.9, rng.random(300) < 0.6
+
+    def mean(values):
+        return lambda w: (w @ values.astype(float)) / w.sum(1)
+
+    (found,) = bootstrap_independent(
+        mean(here), np.arange(400), mean(there), np.arange(300), replicates=2000
+    )
+    assert found.value == pytest.approx(here.mean() - there.mean())
+    spread = np.sqrt(here.var() / 400 + there.var() / 300)
+    assert found.low == pytest.approx(found.value - 1.96 * spread, abs=0.01)
+    assert found.high == pytest.approx(found.value + 1.96 * spread, abs=0.01)
+    assert (found.images, found.groups) == (700, 700)
+    (alike,) = bootstrap_independent(
+        mean(here), np.arange(400), mean(here), np.arange(400), replicates=500
+    )
+    assert alike.low < 0 < alike.high  # the same images, and yet not the same resamples
+    (clumped,) = bootstrap_independent(
+        mean(here), np.arange(400) // 40, mean(there), np.zeros(300), replicates=200
+    )
+    assert clumped.value == found.value
+    assert not clumped.defined
+    assert np.isnan(bootstrap_independent(mean(here), np.arange(400), mean(there[:0]), [])[0].value)

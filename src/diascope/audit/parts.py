@@ -248,7 +248,8 @@ class Interface:
 
     kind: "run", "timm", "module", "torchscript", "exported", "onnx", "callable". gradients:
     whether it can be differentiated. outputs: what it returns. statements: what was noticed, a
-    sentence each; problems: those of them that make the numbers doubtful.
+    sentence each; problems: those of them that make the numbers doubtful; codes: of each problem
+    a word for its kind.
     """
 
     kind: str
@@ -260,6 +261,7 @@ class Interface:
     declared: bool  # whether the input was declared, or found by the probe
     statements: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

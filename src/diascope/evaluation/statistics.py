@@ -184,6 +184,42 @@ def bootstrap_statistic(
     return bootstrap_statistics(statistic, groups, replicates=replicates, seed=seed, level=level)[0]
 
 
+def bootstrap_independent(
+    here: Statistic,
+    groups_here: Groups,
+    there: Statistic,
+    groups_there: Groups,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Interval]:
+    """Return M statistics of one sample less those of another that shares no group with it.
+
+    Each sample is resampled by itself (Efron and Tibshirani 1993, section 8.3): `here` and
+    `there` map weights (R, N) of their own images to (R, M). Images and groups are counted
+    together; the limits are NaN where either has fewer than two groups.
+    """
+    sides = [(here, groups_here), (there, groups_there)]
+    coded = [group_codes(groups) for _, groups in sides]
+    values, samples = [], []
+    for number, ((statistic, _), (codes, count)) in enumerate(zip(sides, coded, strict=True)):
+        if not len(codes):
+            return [_nothing(level)]
+        values.append(np.atleast_1d(np.asarray(statistic(np.ones((1, len(codes)))))[0]))
+        chunks = draw_groups(count, replicates, 2 * seed + number, width=len(codes))
+        drawn = np.concatenate([statistic(chunk[:, codes]) for chunk in chunks])
+        samples.append(drawn.reshape(replicates, -1))
+    lows, highs = _limits(samples[0] - samples[1], level)
+    if min(count for _, count in coded) < 2:
+        lows, highs = np.full_like(lows, np.nan), np.full_like(highs, np.nan)
+    images, groups = sum(len(codes) for codes, _ in coded), sum(count for _, count in coded)
+    return [
+        Interval(float(a - b), float(low), float(high), level, images, groups)
+        for a, b, low, high in zip(*values, lows, highs, strict=True)
+    ]
+
+
 def _paired(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
