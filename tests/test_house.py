@@ -20,6 +20,7 @@ FLOORS = (
     "training",
     "audit",
     "report",
+    "viewer",
     "cli",
 )
 FILES = sorted(ROOT.rglob("*.py"))

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from diascope import __version__
-from diascope.cli import attack, audit, data, demo, explain, train
+from diascope.cli import attack, audit, data, demo, explain, train, view
 from diascope.cli.console import say
 from diascope.errors import UserError
 
@@ -41,6 +41,7 @@ app.command("train")(train.train)
 app.command("audit")(audit.audit)
 app.command("attack")(attack.attack)
 app.command("explain")(explain.explain)
+app.command("view")(view.view)
 app.add_typer(data.app, name="data")
 
 

@@ -1,0 +1,58 @@
+"""The images of a dataset that the models have not seen, to be browsed beside one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diascope.audit.subject import unseen
+from diascope.data import Dataset, ReadError, open_data
+from diascope.errors import UserError
+from diascope.viewer.limits import Refused
+from diascope.viewer.room import Room
+from diascope.viewer.session import Picture
+
+PAGE = 12
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of a dataset (M,) that the audit would take, called by their number, never by name."""
+
+    dataset: Dataset
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def open(cls, data: str, room: Room) -> Samples:
+        """Open DATA and leave out what the models were trained on; raises `UserError`."""
+        dataset = open_data(data)
+        if list(dataset.classes) != room.classes:
+            raise UserError(
+                f"--data {data}: its classes ({', '.join(dataset.classes)}) are not those of the "
+                f"models ({', '.join(room.classes)})"
+            )
+        return cls(dataset, np.flatnonzero(unseen(dataset, room.subjects).rows))
+
+    def described(self) -> dict[str, Any]:
+        """Return what the page must know to list them: the class's index of each."""
+        labels = self.dataset.labels[self.rows]
+        return {
+            "name": self.dataset.name,
+            "labels": [int(k) for k in labels],
+            "classes_there": [int(k) for k in np.unique(labels)],
+            "page": PAGE,
+        }
+
+    def picture(self, number: int, room: Room) -> Picture:
+        """Return an image as the models see it; raises `Refused` for one that cannot be read."""
+        if not 0 <= number < len(self.rows):
+            raise Refused(404, "There is no such image in the data.")
+        row = int(self.rows[number])
+        try:
+            pixels = self.dataset.reader.image(str(self.dataset.table.path.iloc[row]))
+        except ReadError as error:
+            raise Refused(415, f"Image {number + 1} of the data {error.reason}.") from None
+        return replace(room.prepare(pixels), label=int(self.dataset.labels[row]))
