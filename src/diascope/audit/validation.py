@@ -65,8 +65,8 @@ def held_out(dataset: Dataset, subject: Subject) -> NDArray[np.bool_]:
         chosen = _among(table.group, set(parts["val"].group))
     for side in ("train", "test"):
         if side in parts:
-            chosen &= ~_among(table.path, set(parts[side].path))
-            chosen &= ~_among(table.group, set(parts[side].group))
+            chosen = chosen & ~_among(table.path, set(parts[side].path))
+            chosen = chosen & ~_among(table.group, set(parts[side].group))
     return chosen
 
 

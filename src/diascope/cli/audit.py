@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -190,17 +191,21 @@ def _images(
     skip_unreadable: bool,
     update: Any,
 ) -> Test:
-    """Return the images to audit, and say which were left out."""
+    """Return the images to audit, those to choose thresholds on, and those of elsewhere."""
     from diascope.audit import unseen_pixels
+    from diascope.audit.elsewhere import elsewhere_pixels, other_sources
+    from diascope.audit.validation import validation_pixels
     from diascope.cli.console import say
 
-    test = unseen_pixels(
-        dataset,
-        subjects,
-        settings,
-        skip_unreadable=skip_unreadable,
-        progress=lambda done, total: update("reading images", done, total),
-    )
+    def told(done: int, total: int) -> None:
+        update("reading images", done, total)
+
+    options = {"skip_unreadable": skip_unreadable, "progress": told}
+    test = unseen_pixels(dataset, subjects, settings, **options)
+    held_out = {s.name: validation_pixels(dataset, [s], settings) for s in subjects}
+    away = {**elsewhere_pixels(others, subjects, settings, **options), **other_sources(test)}
+    known = {name: pixels for name, pixels in held_out.items() if pixels is not None}
+    test = replace(test, validation=known, elsewhere=away)
     reasons = ", ".join(f"{n} {reason}" for reason, n in test.left_out.items()) or "none"
     say(f"auditing {len(test.pixels)} images; left out: {reasons}")
     for subject in subjects:
