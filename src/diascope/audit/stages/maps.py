@@ -180,5 +180,6 @@ MAPS = STAGES.register("maps")(
             "steadiness_images",
             "sanity_images",
         ),
+        beside=True,
     )
 )
