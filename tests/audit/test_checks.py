@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from diascope.audit.checks import CHECKS, ORDER, run_checks
-from diascope.audit.parts import Faithful, Localisation, MapScores, SanityStep, Steadiness
+from diascope.audit.parts import (
+    Confusion,
+    Faithful,
+    Localisation,
+    MapScores,
+    Operating,
+    OperatingPoint,
+    SanityStep,
+    Steadiness,
+)
 from diascope.audit.results import ModelResult, Results
 
 SURE = (0.9, 0.88, 0.92)
@@ -56,6 +65,7 @@ GAIN = Faithful(LOW, LOW, LOW, over_random=(0.0, -0.1, 0.1), over_centre=LOW, im
 SAME = MapScores("edges", {}, 32, sanity=[SanityStep("fc", {"spearman": 0.9})], passed=False)
 UNSTEADY = MapScores("edges", {}, 32, steadiness=[Steadiness("noise 0.01", "spearman", LOW, 32)])
 UNFAITHFUL = MapScores("edges", {}, 32, faithfulness={"road": GAIN})
+MISSING = Operating(["a"], "r", 0.5, "c", [OperatingPoint(0.0, 20, 10, 10, LOW, SURE, 9, 1)])
 FAULTS = {
     "accuracy": (
         {"scores": {"accuracy": (0.6, 0.55, 0.65), "balanced_accuracy": (0.34, 0.3, 0.4)}},
@@ -65,6 +75,11 @@ FAULTS = {
     "centre": (
         {"localisation": {"average_precision": replace(LOCAL, above_centre=(-0.1, -0.2, -0.05))}},
         "low",
+    ),
+    "operating": ({"operating": MISSING}, "medium"),
+    "errors": (
+        {"recall": {"a": LOW, "b": SURE}, "confusion": [Confusion(0.0, [[2, 18], [2, 18]])]},
+        "medium",
     ),
     "sanity": ({"maps": [SAME]}, "medium"),
     "steadiness": ({"maps": [UNSTEADY]}, "medium"),

@@ -115,6 +115,16 @@ def test_predictive_values_are_those_of_the_stated_prevalence():
         decisions(right, truth, np.arange(200), prevalence=1.5)
 
 
+def test_a_rate_of_one_is_not_certain_and_neither_is_what_follows_of_it():
+    truth = np.repeat([True, False], 20)
+    right = truth | (np.arange(40) % 2 == 0)  # none missed
+    found = decisions(right, truth, np.arange(40), replicates=200)
+    assert (found.npv.value, found.npv.high) == (1, 1)
+    low, spared = found.sensitivity.low, found.specificity.low
+    assert low == pytest.approx(0.025 ** (1 / 20))  # Clopper and Pearson
+    assert found.npv.low == pytest.approx(spared / (spared + 1 - low))
+
+
 def test_images_of_one_patient_are_drawn_together():
     truth = np.repeat([True, False], 60)
     right = np.repeat(np.arange(12) % 3 > 0, 10)  # a patient's ten images are all right or wrong

@@ -15,6 +15,7 @@ from diascope.audit.checks import ORDER, run_checks
 from diascope.audit.datachecks.audited import audited_findings
 from diascope.audit.images import Test
 from diascope.audit.perform import Done, per_image
+from diascope.audit.positive import positive_classes
 from diascope.audit.results import ModelResult, Results
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject
@@ -65,7 +66,7 @@ def assemble(
         budget=settings.budget,
         effort=settings.build_effort().model_dump(mode="json"),
         reference_eps=settings.reference(side),
-        positive=list(settings.positive),
+        positive=list(positive_classes(dataset.classes, settings.positive)[0]),
         stages=done.reports,
         complete=done.complete,
     )

@@ -1,8 +1,9 @@
-"""The cases that are shown: which, and how each model sees them."""
+"""The cases that are shown with pictures, and a row for every image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,31 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diascope.attacks import Threat, robustness_curve
-from diascope.attacks.base import at_eps, verdict
+from diascope.attacks import Threat
+from diascope.audit.attackers import main_attack
+from diascope.audit.mapmethods import methods
 from diascope.audit.measure import seeded
-from diascope.audit.results import Attacked, Case, View
+from diascope.audit.points import attacked_points
+from diascope.audit.results import Attacked, Case, Heat, Row, RowView, View
 from diascope.audit.settings import AuditSettings
+from diascope.audit.subject import Subject
+from diascope.audit.telling import RULE, choose, column, confidence, select
 from diascope.data import Pixels
-from diascope.explain import render
+from diascope.explain import Explainer, render
 from diascope.models import heads
 from diascope.models.modes import exactly
-from diascope.randomness import derive
 
-RULE = (
-    "Drawn by lot: of each class the images whose hashed id comes first, "
-    "whatever any model says of them."
-)
-
-
-def choose(pixels: Pixels, count: int, seed: int) -> NDArray[np.int64]:
-    """Return the rows of the cases: as many of each class as can be, drawn by hashed id."""
-    labels, ids = pixels.dataset.labels, pixels.dataset.ids
-    lot = np.array([derive(seed, "case", int(i)) for i in ids])
-    order = np.argsort(lot)
-    place = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    ranked = order[np.lexsort((labels[order], place))]
-    return np.sort(ranked[:count])
+__all__ = ["RULE", "cases", "choose", "rows", "shown_epsilons"]
 
 
 def shown_epsilons(grid: Sequence[float], count: int) -> list[float]:
@@ -51,18 +42,34 @@ def cases(
     pixels: Pixels,
     settings: AuditSettings,
     device: torch.device,
+    *,
+    subjects: Sequence[Subject] = (),
+    tell: Callable[[str, int], None] = lambda model, images: None,
 ) -> list[Case]:
-    """Return the chosen cases, with every model's view of each."""
-    rows = choose(pixels, settings.shown_cases, settings.seed)
-    if not len(rows):
+    """Return the chosen cases, with every model's view of each.
+
+    Black boxes, which `subjects` tell apart, are attacked by scores or labels and explained by
+    Occlusion. An image of which a table knows no minimal epsilon is attacked for the picture
+    alone. `tell` hears of each model and how many of its images are finished.
+    """
+    chosen = select(tables, pixels, settings.shown_cases, settings.seed)
+    if not chosen:
         return []
-    views = {
-        name: _views(name, model, tables[name], pixels, rows, settings, device)
-        for name, model in models.items()
-    }
-    table = pixels.dataset.table.iloc[rows]
-    masks = pixels.m(rows).numpy() if pixels.masks is not None else None
-    images = _bytes(pixels.x(rows))
+    places = np.array([row for row, _ in chosen])
+    known = {subject.name: subject for subject in subjects}
+    views: dict[str, list[View]] = {}
+    for name, model in models.items():
+        subject = known.get(name) or Subject(name, model, None, {})
+        minimal = column(tables[name], "minimal_epsilon")
+        fitting = _fitting(subject, model, pixels, settings, device)
+        eye = _Eye(subject, model, minimal, fitting, settings, device)
+        views[name] = []
+        for part in np.split(places, range(settings.batch_size, len(places), settings.batch_size)):
+            views[name] += eye.views(pixels, part)
+            tell(name, len(part))
+    table = pixels.dataset.table.iloc[places]
+    masks = pixels.m(places).numpy() if pixels.masks is not None else None
+    images = _bytes(pixels.x(places))
     return [
         Case(
             id=path,
@@ -71,6 +78,7 @@ def cases(
             image=images[i],
             mask=masks[i] if masks is not None and masks[i].any() else None,
             views=[views[name][i] for name in models],
+            reason=chosen[i][1],
         )
         for i, (path, label, source) in enumerate(
             zip(table.path, table.label, table.source, strict=True)
@@ -78,100 +86,122 @@ def cases(
     ]
 
 
-def _views(
-    name: str,
-    model: nn.Module,
-    table: pd.DataFrame,
+def rows(
+    tables: Mapping[str, pd.DataFrame],
     pixels: Pixels,
-    rows: NDArray[np.int64],
-    settings: AuditSettings,
-    device: torch.device,
-) -> list[View]:
-    views: list[View] = []
-    minimal = table.minimal_epsilon.to_numpy()
-    for part in np.split(rows, range(settings.batch_size, len(rows), settings.batch_size)):
-        views += _views_of_batch(name, model, minimal, pixels, part, settings, device)
-    return views
-
-
-def _views_of_batch(
-    name: str,
-    model: nn.Module,
-    minimal: NDArray[np.float64],
-    pixels: Pixels,
-    rows: NDArray[np.int64],
-    settings: AuditSettings,
-    device: torch.device,
-) -> list[View]:
-    x, y, ids = pixels.x(rows, device), pixels.y(rows, device), pixels.ids(rows).to(device)
-    clean = _seen(model, x, y, ids, pixels.dataset.classes, settings)
-    attacked: list[list[Attacked]] = [[] for _ in rows]
-    for eps in shown_epsilons(settings.grid(x.shape[-1]), settings.shown_epsilons):
-        x_adv = _attacked(model, x, y, ids, eps, minimal[rows] <= eps, settings)
-        saved = Threat(settings.norm, eps).round(x_adv, x)
-        for i, seen in enumerate(_seen(model, x_adv, y, ids, pixels.dataset.classes, settings)):
-            change = (x_adv[i] - x[i]).permute(1, 2, 0).cpu().numpy().astype(np.float32)
-            image = _bytes(saved[i : i + 1])[0]
-            attacked[i].append(Attacked(eps=eps, image=image, perturbation=change, **seen))
-    return [
-        View(model=name, minimal_epsilon=float(minimal[rows[i]]), attacked=attacked[i], **seen)
-        for i, seen in enumerate(clean)
-    ]
-
-
-def _attacked(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    eps: float,
-    broken: NDArray[np.bool_],
-    settings: AuditSettings,
-) -> Tensor:
-    """Return images attacked at full strength; the curve's own points where these miss.
-
-    The curve calls an image broken by any point on the way, or by one of a smaller epsilon.
-    """
-    attack = settings.build_attack()
-    x_adv = at_eps(attack, eps)(model, x, y, generator=seeded(settings, "attack"), ids=ids)
-    missed = ~verdict(model, x_adv, y).cpu() & torch.from_numpy(broken)
-    if missed.any():
-        rows = missed.nonzero()[:, 0].to(x.device)
-        curve = robustness_curve(
-            model,
-            x[rows],
-            y[rows],
-            attack=attack,
-            epsilons=[e for e in settings.grid(x.shape[-1]) if e <= eps],
-            keep_x_adv=True,
-            generator=seeded(settings, "attack"),
-            ids=ids[rows],
+    names: Sequence[str],
+    cases: Sequence[Case],
+) -> list[Row]:
+    """Return a row for every image, in the order of the tables, with the views of `names`."""
+    place = {case.id: i for i, case in enumerate(cases)}
+    views: list[list[RowView]] = []
+    for name in names:
+        table = tables[name]
+        numbers = (
+            confidence(table),
+            column(table, "minimal_epsilon"),
+            column(table, "average_precision"),
         )
-        assert curve.x_adv is not None
-        x_adv[rows] = curve.x_adv.to(x_adv)
-    return x_adv
-
-
-def _seen(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    classes: Sequence[str],
-    settings: AuditSettings,
-) -> list[dict[str, Any]]:
-    """Return prediction, its probability and the map of the true class, for each image."""
-    explainer = settings.build_explainer()
-    with exactly(model) as inner, torch.no_grad():
-        logits = inner(x)
-    p = heads.probabilities(logits)
-    guess = heads.predictions(logits)
-    raw = explainer(model, x, y, generator=seeded(settings, "explain"), ids=ids)
-    heat = render(raw, explainer.rectification).cpu().numpy().astype(np.float32)
+        said = zip(table.prediction, *(values.tolist() for values in numbers), strict=True)
+        views.append([RowView(*values) for values in said])
+    table = pixels.dataset.table
+    told = zip(table.path, table.label, table.source, table.group, strict=True)
     return [
-        {"prediction": classes[k], "probability": float(p[i, k]), "heat": heat[i]}
-        for i, k in enumerate(guess.tolist())
+        Row(path, label, source, group, [of[i] for of in views], place.get(path))
+        for i, (path, label, source, group) in enumerate(told)
     ]
+
+
+def _fitting(
+    subject: Subject,
+    model: nn.Module,
+    pixels: Pixels,
+    settings: AuditSettings,
+    device: torch.device,
+) -> dict[str, Explainer]:
+    """Return the explainers that explain the model, by name, the shown one first.
+
+    Each is tried on one image; the first, too, where there is another.
+    """
+    x, y = pixels.x([0], device), pixels.y([0], device)
+    found: dict[str, Explainer] = {}
+    wanted = methods(settings, settings.build_effort(), gradients=subject.gradients)
+    for name, method in wanted.items():
+        try:
+            if len(wanted) > 1:
+                method(model, x, y, generator=seeded(settings, "explain"))
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:  # whatever a foreign module raises; the stage of the maps says it
+            continue
+        found[name] = method
+    return found or wanted
+
+
+@dataclass(frozen=True)
+class _Eye:
+    """How one model sees images: with what attack, which maps, and what its table knows."""
+
+    subject: Subject
+    model: nn.Module
+    minimal: NDArray[np.float64]
+    methods: Mapping[str, Explainer]
+    settings: AuditSettings
+    device: torch.device
+
+    def views(self, pixels: Pixels, rows: NDArray[np.int64]) -> list[View]:
+        """Return the views of some rows."""
+        x, y = pixels.x(rows, self.device), pixels.y(rows, self.device)
+        ids, classes = pixels.ids(rows).to(self.device), pixels.dataset.classes
+        clean, grid = self._seen(x, y, ids, classes), self.settings.grid(x.shape[-1])
+        maps = {name: self._map(name, x, y, ids) for name in list(self.methods)[1:]}
+        attacked: list[list[Attacked]] = [[] for _ in rows]
+        for eps, x_adv in attacked_points(
+            self.model,
+            x,
+            y,
+            ids,
+            attack=main_attack(self.settings, self.subject),
+            epsilons=shown_epsilons(grid, self.settings.shown_epsilons),
+            grid=grid,
+            minimal=torch.from_numpy(self.minimal[rows]),
+            seeded=lambda: seeded(self.settings, "attack"),
+        ):
+            saved = Threat(self.settings.norm, eps).round(x_adv, x)
+            for i, seen in enumerate(self._seen(x_adv, y, ids, classes)):
+                change = (x_adv[i] - x[i]).permute(1, 2, 0).cpu().numpy().astype(np.float32)
+                image = _bytes(saved[i : i + 1])[0]
+                attacked[i].append(Attacked(eps=eps, image=image, perturbation=change, **seen))
+        return [
+            View(
+                model=self.subject.name,
+                minimal_epsilon=float(self.minimal[rows[i]]),
+                attacked=attacked[i],
+                maps={name: heats[i] for name, heats in maps.items()},
+                **seen,
+            )
+            for i, seen in enumerate(clean)
+        ]
+
+    def _seen(
+        self, x: Tensor, y: Tensor, ids: Tensor, classes: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Return prediction, its probability and the map of the true class, for each image."""
+        with exactly(self.model) as inner, torch.no_grad():
+            logits = inner(x)
+        p, guess = heads.probabilities(logits), heads.predictions(logits)
+        heat = self._map(next(iter(self.methods)), x, y, ids)
+        return [
+            {"prediction": classes[k], "probability": float(p[i, k]), "heat": heat[i]}
+            for i, k in enumerate(guess.tolist())
+        ]
+
+    def _map(self, name: str, x: Tensor, y: Tensor, ids: Tensor) -> Heat:
+        """Return the rendered maps (B, H, W) of one method."""
+        method, generator = self.methods[name], seeded(self.settings, "explain")
+        raw = method(self.model, x, y, generator=generator, ids=ids)
+        heat: Heat = render(raw, method.rectification).cpu().numpy().astype(np.float32)
+        return heat
 
 
 def _bytes(x: Tensor) -> NDArray[np.uint8]:

@@ -78,7 +78,8 @@ def lacking(bench: Bench, stage: Stage) -> str:
         "elsewhere": (bool(bench.elsewhere), "no data of another hospital was given"),
         "others": (bool(bench.others), "there is no other model to compare with"),
     }
-    return next((reasons[need][1] for need in stage.needs if not reasons[need][0]), "")
+    lacks = next((reasons[need][1] for need in stage.needs if not reasons[need][0]), "")
+    return lacks or stage.lacks(bench)
 
 
 @torch.no_grad()

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from diascope.errors import UserError, nearest
 
-DISEASE = frozenset(
-    "malignant malignancy cancer carcinoma adenocarcinoma melanoma mel bcc scc akiec tumor tumour "
-    "pneumonia covid covid19 opacity pneumothorax tuberculosis tb disease diseased abnormal "
-    "positive referable moderate severe proliferative".split()
-)
-HEALTHY = frozenset("no non not without negative normal healthy benign".split())
+DISEASE = {
+    *("malignant", "malignancy", "cancer", "carcinoma", "adenocarcinoma", "tumor", "tumour"),
+    *("melanoma", "mel", "bcc", "scc", "akiec"),
+    *("pneumonia", "covid", "covid19", "opacity", "pneumothorax", "tuberculosis", "tb"),
+    *("disease", "diseased", "abnormal", "positive"),
+    *("referable", "moderate", "severe", "proliferative"),  # retinopathy from grade 2 on
+}
+HEALTHY = {"no", "non", "not", "without", "negative", "normal", "healthy", "benign"}
 
 
 def positive_classes(

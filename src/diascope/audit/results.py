@@ -132,6 +132,7 @@ class Case:
     image: Image  # (H, W, C)
     mask: NDArray[np.bool_] | None  # (H, W)
     views: list[View]
+    reason: str = ""  # why it is shown
 
 
 @dataclass(frozen=True)

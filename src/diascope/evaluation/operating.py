@@ -8,7 +8,7 @@ makes the decision wrong, whatever the image is. Everything that is undefined is
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -142,7 +142,7 @@ def decisions(
     Intervals by a bootstrap over groups, at a threshold that stands still. prevalence: in [0, 1];
     None for the share of positive images here, which is the clinic's only where the images were
     not chosen by class. The limits of ppv and npv are NaN where sensitivity or specificity has
-    none. Raises `UserError` for a prevalence outside [0, 1].
+    none, and those at the limits of both, which is wider, where one of them is 0 or 1. Raises `UserError` for a prevalence outside [0, 1].
     """
     good, truth = np.asarray(right, dtype=bool), np.asarray(positive, dtype=bool)
     share = float(truth.mean()) if len(truth) else float("nan")
@@ -160,9 +160,7 @@ def decisions(
         with np.errstate(invalid="ignore"):
             found = (w @ (truth & good)) / (w @ truth)
             spared = (w @ (~truth & good)) / (w @ ~truth)
-            ppv = found * share / (found * share + (1 - spared) * (1 - share))
-            npv = spared * (1 - share) / (spared * (1 - share) + (1 - found) * share)
-        return np.column_stack([ppv, npv])
+        return _predictive(found, spared, share)
 
     sensitivity, specificity = rate(truth), rate(~truth)
     if len(truth):
@@ -171,10 +169,15 @@ def decisions(
         )
     else:
         ppv = npv = sensitivity
-    if not (sensitivity.defined and specificity.defined):
+    if sensitivity.value in (0, 1) or specificity.value in (0, 1):  # the bootstrap sees no spread
+        lows = _predictive(np.array([sensitivity.low]), np.array([specificity.low]), share)[0]
+        highs = _predictive(np.array([sensitivity.high]), np.array([specificity.high]), share)[0]
         ppv, npv = (
-            Interval(i.value, np.nan, np.nan, level, i.images, i.groups) for i in (ppv, npv)
+            replace(i, low=float(low), high=float(high))
+            for i, low, high in zip((ppv, npv), lows, highs, strict=True)
         )
+    elif not (sensitivity.defined and specificity.defined):
+        ppv, npv = (replace(i, low=float("nan"), high=float("nan")) for i in (ppv, npv))
     return Decisions(
         sensitivity=sensitivity,
         specificity=specificity,
@@ -186,6 +189,15 @@ def decisions(
         missed=int((truth & ~good).sum()),
         false_alarms=int((~truth & ~good).sum()),
     )
+
+
+def _predictive(sensitivity: Floats, specificity: Floats, prevalence: float) -> Floats:
+    """Return PPV and NPV by Bayes' rule of rates (R,): (R, 2); both rise with either rate."""
+    ill, well = prevalence, 1 - prevalence
+    with np.errstate(invalid="ignore"):
+        ppv = sensitivity * ill / (sensitivity * ill + (1 - specificity) * well)
+        npv = specificity * well / (specificity * well + (1 - sensitivity) * ill)
+    return np.column_stack([ppv, npv])
 
 
 def _checked(scores: npt.ArrayLike, positive: npt.ArrayLike) -> tuple[Floats, Bools]:

@@ -19,12 +19,12 @@ def fragility(results: Results) -> list[Finding]:
         below = [
             (eps, bounds)
             for eps, bounds in zip(results.epsilons, model.curve, strict=True)
-            if eps > 0 and bounds[2] < chance and _change(results, eps) <= FAINT
+            if eps > 0 and bounds[2] < chance and root_mean_square(results, eps) <= FAINT
         ]
         if not below:
             continue
         eps, (value, low, high) = below[0]
-        change = _change(results, eps)
+        change = root_mean_square(results, eps)
         found.append(
             Finding(
                 check="fragility",
@@ -45,7 +45,7 @@ def fragility(results: Results) -> list[Finding]:
     return found
 
 
-def _change(results: Results, eps: float) -> float:
+def root_mean_square(results: Results, eps: float) -> float:
     """Return the root-mean-square change of a pixel's channel that `eps` allows, in [0, 1]."""
     if results.norm == "linf":
         return eps

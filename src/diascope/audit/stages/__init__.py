@@ -33,6 +33,10 @@ class Measured:
     images: int = 0
 
 
+def _nothing(bench: Bench) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One piece of an audit.
@@ -52,6 +56,7 @@ class Stage:
     order: int = 50
     share: float = 1.0
     effort: tuple[str, ...] = ()
+    lacks: Callable[[Bench], str] = _nothing
     beside: bool = False
 
 

@@ -1,0 +1,191 @@
+"""Decisions at the clinic's threshold: how many are missed, how many alarms are false."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diascope.attacks import PGD, Attack, Square, robustness_curve
+from diascope.audit.bench import Bench
+from diascope.audit.parts import Operating, OperatingPoint
+from diascope.audit.positive import positive_classes
+from diascope.audit.stages import STAGES, Measured, Stage, blank
+from diascope.audit.summarise import bounds
+from diascope.data import Pixels
+from diascope.evaluation.operating import choose_threshold, decisions, right_at
+from diascope.evaluation.predictions import predict_logits
+from diascope.models.threshold import AtThreshold, positive_log_odds
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of the images: `places` of the positive classes, and how these were found."""
+
+    positive: tuple[str, ...]
+    places: tuple[int, ...]
+    classes: int
+    how: str
+
+    @classmethod
+    def of(cls, bench: Bench) -> _Question:
+        classes = bench.pixels.dataset.classes
+        positive, how = positive_classes(classes, bench.settings.positive)
+        return cls(positive, tuple(map(classes.index, positive)), len(classes), how)
+
+    def truth(self, pixels: Pixels) -> Bools:
+        """Return which images are positive, (N,)."""
+        return np.isin(pixels.dataset.labels, self.places)
+
+    def at(self, bench: Bench, cut: float = 0.0) -> AtThreshold:
+        """Return the decision at a threshold as a model."""
+        decision = AtThreshold(bench.model, self.places, self.classes, log_odds=cut)
+        return decision.to(bench.device)
+
+    def scores(self, bench: Bench, pixels: Pixels) -> NDArray[np.float64]:
+        """Return the log odds of every image, (N,), in float32 arithmetic; NaN if not finite."""
+        logits = predict_logits(bench.model, pixels, bench.batch_size, bench.device)
+        odds = positive_log_odds(logits, self.places, self.classes).double().numpy()
+        bench.tell(len(pixels))
+        return np.where(np.isfinite(odds), odds, np.nan)
+
+
+def _epsilons(bench: Bench) -> list[float]:
+    if bench.effort.operating_epsilons == "reference":
+        return [bench.reference] if bench.reference > 0 else []
+    return [e for e in bench.epsilons if e > 0]
+
+
+def _attack(bench: Bench) -> Attack:
+    if bench.subject.gradients:
+        return PGD(norm=bench.settings.norm, steps=bench.effort.operating_steps, loss="margin")
+    return Square(norm=bench.settings.norm, queries=bench.effort.queries)
+
+
+def _passes_each(bench: Bench) -> float:
+    """Return the passes that one image takes at one epsilon, at most."""
+    return (
+        3 * bench.effort.operating_steps if bench.subject.gradients else bench.effort.queries
+    ) + 2
+
+
+def _lacks(bench: Bench) -> str:
+    question = _Question.of(bench)
+    return "" if question.positive else question.how
+
+
+def _passes(bench: Bench) -> float:
+    rows = bench.drawn(bench.effort.operating_images)
+    images = len(bench.pixels) + (0 if bench.validation is None else len(bench.validation))
+    return images + len(rows) * len(_epsilons(bench)) * _passes_each(bench)
+
+
+def _measure(bench: Bench) -> Measured:
+    question = _Question.of(bench)
+    cut, rule, chosen_on, held_out = _threshold(bench, question)
+    truth = question.truth(bench.pixels)
+    scores = question.scores(bench, bench.pixels)
+    prevalence = float(truth.mean())
+    right = right_at(scores, truth, cut)
+    points = [_point(bench, 0.0, right, truth, bench.groups, prevalence)]
+    rows = bench.drawn(bench.effort.operating_images)
+    minimal = blank(bench)
+    if _epsilons(bench):
+        minimal[rows] = _attacked(bench, question.at(bench, cut), rows, truth[rows])
+    for eps in _epsilons(bench):
+        stands = minimal[rows] > eps
+        points.append(_point(bench, eps, stands, truth[rows], bench.groups[rows], prevalence))
+    found = Operating(
+        positive=list(question.positive),
+        rule=f"{rule}; positive: {', '.join(question.positive)}, {question.how}",
+        threshold=1 / (1 + float(np.exp(-cut))),
+        chosen_on=chosen_on,
+        points=points,
+        validation=held_out,
+        prevalence=prevalence,
+    )
+    columns = {"positive_log_odds": scores, "threshold:minimal_epsilon": minimal}
+    return Measured(found, columns, images=len(bench.pixels))
+
+
+def _threshold(bench: Bench, question: _Question) -> tuple[float, str, str, OperatingPoint | None]:
+    """Return the log odds decided at, the rule, on what images, and the decisions on these."""
+    pixels, wanted = bench.validation, bench.settings.sensitivity
+    half = "0.5, which nothing speaks for but custom"
+    if pixels is None:
+        return 0.0, half, "no images: the model's validation images are not known", None
+    truth, scores = question.truth(pixels), question.scores(bench, pixels)
+    cut = choose_threshold(scores, truth, rule="sensitivity", wanted=wanted)
+    described = f"{len(pixels)} validation images, {int(truth.sum())} positive"
+    if np.isnan(cut):
+        return 0.0, half, f"no images: {described} do not tell the classes apart", None
+    right = right_at(scores, truth, cut)
+    held_out = _point(bench, 0.0, right, truth, pixels.dataset.groups, None)
+    rule = f"the largest threshold whose sensitivity on the validation images reaches {wanted:g}"
+    return cut, rule, described, held_out
+
+
+def _attacked(
+    bench: Bench, decision: AtThreshold, rows: NDArray[np.int64], truth: Bools
+) -> NDArray[np.float64]:
+    """Return the smallest epsilon that turns the decision on each image, inf where none does."""
+    attack, epsilons, parts = _attack(bench), _epsilons(bench), []
+    each, step = _passes_each(bench), 4 * bench.batch_size
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        y = torch.from_numpy(truth[start : start + step].astype(np.int64))
+        curve = robustness_curve(
+            decision,
+            bench.pixels.x(part, bench.device),
+            y.to(bench.device),
+            attack=attack,
+            epsilons=epsilons,
+            batch_size=bench.batch_size,
+            generator=bench.seeded("operating"),
+            ids=bench.pixels.ids(part).to(bench.device),
+            checkpoint=bench.checkpoint(f"operating-{start}-{len(part)}"),
+            progress=lambda settled: bench.tell(settled * each),
+        )
+        parts.append(curve.minimal_epsilon.numpy())
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _point(
+    bench: Bench,
+    eps: float,
+    right: Bools,
+    truth: Bools,
+    groups: NDArray[np.object_],
+    prevalence: float | None,
+) -> OperatingPoint:
+    found = decisions(right, truth, groups, prevalence=prevalence, **bench.bootstrap)
+    return OperatingPoint(
+        eps=eps,
+        images=len(truth),
+        positives=found.positives,
+        negatives=found.negatives,
+        sensitivity=bounds(found.sensitivity),
+        specificity=bounds(found.specificity),
+        missed=found.missed,
+        false_alarms=found.false_alarms,
+        ppv=bounds(found.ppv),
+        npv=bounds(found.npv),
+    )
+
+
+OPERATING = STAGES.register("operating")(
+    Stage(
+        kind=Operating,
+        passes=_passes,
+        measure=_measure,
+        needs=("scores",),
+        order=40,
+        share=0.4,
+        effort=("operating_images", "operating_steps", "operating_epsilons", "queries"),
+        lacks=_lacks,
+    )
+)

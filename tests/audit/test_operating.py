@@ -1,0 +1,364 @@
+"""The operating point of models whose answers are known: what is found, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tests.audit.test_checks import SURE, results
+from torch import nn
+
+from diascope.audit.bench import Bench
+from diascope.audit.checks import CHECKS
+from diascope.audit.effort import Effort
+from diascope.audit.parts import Confusion, Interface, Operating, OperatingPoint
+from diascope.audit.plan import lacking
+from diascope.audit.positive import positive_classes
+from diascope.audit.settings import AuditSettings
+from diascope.audit.stages import STAGES
+from diascope.audit.stages.confusion import counts
+from diascope.audit.subject import Subject
+from diascope.audit.validation import validation_pixels
+from diascope.data import Dataset, load_pixels
+from diascope.errors import UserError
+from diascope.evaluation import predict
+
+SIDE = 8
+CARD = {
+    "classes": ["benign", "malignant", "other"],
+    "size": SIDE,
+    "preprocess": {"crop": "none", "channels": 1},
+    "data": {"name": "greys"},
+}
+
+
+class Greys:
+    """A reader that draws a path such as "17@0.42" as an even grey of that brightness."""
+
+    def image(self, path):
+        level = round(float(path.split("@")[1]) * 255)
+        return np.full((SIDE, SIDE, 1), level, np.uint8)
+
+    def mask(self, path):
+        return np.zeros((SIDE, SIDE), bool)
+
+    def stamp(self, path):
+        return path
+
+
+def greys(levels, labels, splits=None):
+    count = len(levels)
+    columns = {
+        "path": [f"{i}@{level:.4f}" for i, level in enumerate(levels)],
+        "label": list(labels),
+        "group": [f"g{i}" for i in range(count)],
+        "split": list(splits) if splits is not None else [""] * count,
+    }
+    return Dataset.of("greys", columns, CARD["classes"], Greys())
+
+
+class Brightness(nn.Module):
+    """Malignant is what is bright: logits (0, k (mean - 0.5), -9)."""
+
+    def __init__(self, steepness=20.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(steepness))
+
+    def forward(self, x):
+        z = self.weight * (x.mean((1, 2, 3)) - 0.5)
+        return torch.stack([torch.zeros_like(z), z, torch.full_like(z, -9.0)], 1)
+
+
+SETTINGS = AuditSettings(norm="linf", epsilons=(0.02, 0.05, 0.1), replicates=100)
+
+
+def bench_of(dataset, tmp_path, *, model=None, validation=None, interface=None, **effort):
+    model = model or Brightness()
+    pixels = load_pixels(dataset, SIDE, cache=tmp_path / "cache")
+    bench = Bench(
+        subject=Subject("m", model, None, CARD, interface),
+        model=model,
+        pixels=pixels,
+        settings=SETTINGS,
+        effort=Effort(operating_steps=5, queries=60, **effort),
+        device=torch.device("cpu"),
+        scratch=tmp_path,
+        validation=validation and load_pixels(validation, SIDE, cache=tmp_path / "cache"),
+        table=predict(model, pixels),
+    )
+    (tmp_path / "told").mkdir(exist_ok=True)
+    bench.tell = lambda passes: made.append(passes)
+    made.clear()
+    return bench
+
+
+made: list[float] = []
+
+
+def spread(low, high, count):
+    return np.linspace(low, high, count).round(2).tolist()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """20 benign from 0.2 to 0.58, 20 malignant from 0.4 to 0.78; the same once more to choose."""
+    levels, labels = spread(0.2, 0.58, 20) + spread(0.4, 0.78, 20), ["benign"] * 20
+    labels += ["malignant"] * 20
+    return bench_of(greys(levels, labels), tmp_path, validation=greys(levels, labels))
+
+
+def test_the_threshold_is_chosen_on_validation_and_the_attack_is_aimed_at_it(bench):
+    measured = STAGES["operating"].measure(bench)
+    found = measured.result
+    assert found.positive == ["malignant"]
+    assert "by name" in found.rule
+    assert "0.9" in found.rule
+    assert found.chosen_on == "40 validation images, 20 positive"
+    # 18 of 20 are at least 0.44 bright, and P there is 1 / (1 + e^(20 * 0.06) + e^...)
+    level = round(0.44 * 255) / 255
+    assert found.threshold == pytest.approx(1 / (1 + np.exp(20 * (0.5 - level))), abs=2e-3)
+    clean, *attacked = found.points
+    assert [p.eps for p in found.points] == [0, 0.02, 0.05, 0.1]
+    assert (clean.images, clean.positives, clean.missed) == (40, 20, 2)
+    assert clean.sensitivity[0] == pytest.approx(0.9)
+    assert clean == replace(found.validation, ppv=clean.ppv, npv=clean.npv)
+    bright = np.array([round(v * 255) / 255 for v in spread(0.4, 0.78, 20)])
+    dark = np.array([round(v * 255) / 255 for v in spread(0.2, 0.58, 20)])
+    for point in attacked:  # an even change of eps is the best there is
+        assert point.missed == (bright - point.eps < level - 1e-6).sum()
+        assert point.false_alarms == (dark + point.eps >= level - 1e-6).sum()
+    column = measured.columns["threshold:minimal_epsilon"]
+    assert (column == 0).sum() == clean.missed + clean.false_alarms
+    assert sum(made) <= STAGES["operating"].passes(bench)
+
+
+def test_the_column_of_scores_says_every_decision_again(bench):
+    measured = STAGES["operating"].measure(bench)
+    cut = np.log(measured.result.threshold / (1 - measured.result.threshold))
+    called = measured.columns["positive_log_odds"] >= cut - 1e-6
+    truth = bench.pixels.dataset.labels == 1
+    assert (called & ~truth).sum() == measured.result.points[0].false_alarms
+
+
+def test_without_validation_it_is_a_half_and_said_so(bench):
+    bench.validation = None
+    found = STAGES["operating"].measure(bench).result
+    assert found.threshold == 0.5
+    assert found.rule.startswith("0.5")
+    assert "not known" in found.chosen_on
+    assert found.validation is None
+    bench.validation = bench.pixels.take(bench.pixels.dataset.labels == 0)  # none positive
+    found = STAGES["operating"].measure(bench).result
+    assert found.threshold == 0.5
+    assert "20 validation images, 0 positive" in found.chosen_on
+
+
+def test_a_black_box_is_attacked_by_its_scores(bench, tmp_path):
+    class Closed(Brightness):
+        def forward(self, x):
+            with torch.no_grad():
+                return super().forward(x)
+
+    facts = Interface("callable", False, "probabilities", 1, SIDE, "", True)
+    data, model = bench.pixels.dataset, Closed()
+    shut = bench_of(data, tmp_path, model=model, interface=facts, operating_epsilons="reference")
+    found = STAGES["operating"].measure(shut).result
+    assert [p.eps for p in found.points] == [0, 0.05]
+    assert found.points[1].missed > found.points[0].missed
+    labels = replace(shut.subject, interface=replace(facts, outputs="labels"))
+    shut.subject = labels
+    assert lacking(shut, STAGES["operating"]) == "the model gives labels alone"
+
+
+def test_where_no_class_is_known_to_be_positive_it_is_left_out(bench):
+    named = replace(bench.pixels.dataset, classes=("cat", "dog", "cow"))
+    bench.pixels = replace(bench.pixels, dataset=named)
+    assert "--positive" in lacking(bench, STAGES["operating"])
+    bench.settings = SETTINGS.model_copy(update={"positive": ("dog",)})
+    assert lacking(bench, STAGES["operating"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive"),
+    [
+        (("nv", "mel", "bkl"), ("mel",)),
+        (("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"), ("akiec", "bcc", "mel")),
+        (("melanoma", "nevus"), ("melanoma",)),
+        (("COVID-19", "Normal"), ("COVID-19",)),
+        (("No Lung Opacity", "Lung Opacity"), ("Lung Opacity",)),
+        (("covid-negative", "covid-positive"), ("covid-positive",)),
+        (("sick", "healthy"), ("sick",)),
+        (("left", "right"), ("right",)),
+        (("mel", "bcc"), ("bcc",)),
+        (("cat", "dog", "cow"), ()),
+    ],
+)
+def test_positive_classes_are_guessed_by_name(classes, positive):
+    assert positive_classes(classes)[0] == positive
+    assert positive_classes(classes)[1]
+
+
+def test_positive_classes_as_set():
+    assert positive_classes(("a", "b", "c"), ("c", "a")) == (("a", "c"), "as set")
+    with pytest.raises(UserError, match="did you mean 'melanoma'"):
+        positive_classes(("melanoma", "nevus"), ("melanom",))
+    with pytest.raises(UserError, match="all classes"):
+        positive_classes(("a", "b"), ("a", "b"))
+
+
+def test_confusion_tells_what_attacks_turn_images_into(bench):
+    bench.table["minimal_epsilon"] = np.nan
+    clean, attacked = STAGES["confusion"].measure(bench).result
+    level = bench.pixels.x().mean((1, 2, 3)).numpy()
+    labels = bench.pixels.dataset.labels
+    assert clean == Confusion(0.0, counts(labels, (level > 0.5).astype(int), 3))
+    assert attacked.eps == bench.reference == 0.05
+    turned = np.where(labels == 1, level - 0.05 > 0.5, level + 0.05 > 0.5).astype(int)
+    assert attacked.counts == counts(labels, turned, 3)
+    assert sum(made) <= STAGES["confusion"].passes(bench)
+
+
+def test_confusion_asks_of_no_image_that_the_curve_knows_to_stand(bench):
+    bench.table["minimal_epsilon"] = np.where(bench.table.correct, np.inf, 0.0)
+    clean, attacked = STAGES["confusion"].measure(bench).result
+    assert attacked.counts == clean.counts
+    assert not made
+
+
+def test_counts_are_a_table_of_all_images():
+    labels, called = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 0])
+    assert counts(labels, called, 3) == [[1, 1, 0], [0, 1, 0], [2, 0, 0]]
+
+
+def test_validation_images_are_those_the_model_held_out(tmp_path):
+    data = greys(spread(0.1, 0.9, 9), ["benign", "malignant", "other"] * 3)
+    split = pd.DataFrame(
+        {
+            "path": data.table.path,
+            "group": ["g0", "g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8"],
+            "split": ["train"] * 3 + ["val"] * 3 + ["test"] * 3,
+        }
+    )
+
+    def held(*tables, name="greys", of=data):
+        card = {**CARD, "data": {"name": name}}
+        subjects = [Subject(f"m{i}", Brightness(), t, card) for i, t in enumerate(tables)]
+        found = validation_pixels(of, subjects, SETTINGS, cache=tmp_path / "cache")
+        return None if found is None else sorted(found.dataset.table.group)
+
+    assert held(split) == ["g3", "g4", "g5"]
+    moved = split.assign(path=[f"elsewhere/{p}" for p in split.path])
+    assert held(moved) == ["g3", "g4", "g5"]
+    leaky = split.assign(group=["g0", "g1", "g4", "g3", "g4", "g5", "g5", "g7", "g8"])
+    assert held(leaky) == ["g3"]  # the others' patients are trained on, or tested
+    assert held(split, leaky) == ["g3"]
+    assert held(split.assign(split="train")) is None
+    assert held(split, name="another") is None
+    official = greys(spread(0.1, 0.9, 9), ["benign"] * 9, ["", "val", "val"] + ["test"] * 6)
+    assert held(None, of=official) == ["g1", "g2"]
+    assert held(split, name="another", of=official) == ["g1", "g2"]
+    unpaired = greys(spread(0.1, 0.9, 9), ["benign"] * 9, ["val"] * 9)
+    assert held(None, of=unpaired) is None  # all of it is audited then
+
+
+def point(eps, sensitivity, specificity=SURE, half=0.05, missed=5):
+    around = (sensitivity, sensitivity - half, sensitivity + half)
+    return OperatingPoint(eps, 100, 50, 50, around, specificity, missed, 5)
+
+
+GOOD = Operating(
+    ["mel"],
+    "r",
+    0.2,
+    "40 validation images",
+    [point(0.0, 0.92), point(0.5 / 255, 0.9), point(3 / 255, 0.7)],
+    validation=point(0.0, 0.92),
+)
+
+
+def test_a_model_that_holds_its_threshold_is_no_fault():
+    assert CHECKS["operating"](results(operating=GOOD)) == []
+    undecided = replace(GOOD, points=[point(0.0, 0.87), *GOOD.points[1:]])
+    assert CHECKS["operating"](results(operating=undecided)) == []
+    nan = (float("nan"),) * 3
+    empty = OperatingPoint(0.0, 0, 0, 0, nan, nan, 0, 0)
+    assert CHECKS["operating"](results(operating=replace(GOOD, points=[empty, empty]))) == []
+
+
+def test_a_sensitivity_below_the_wanted_one_is_found():
+    bad = replace(GOOD, points=[point(0.0, 0.7, missed=15)])
+    (finding,) = CHECKS["operating"](results(operating=bad))
+    assert finding.severity == "high"
+    assert "misses more mel" in finding.title
+    assert "15 of 50" in finding.evidence
+    assert finding.count == 15
+    asked_less = replace(results(operating=bad), settings={"sensitivity": 0.7})
+    assert CHECKS["operating"](asked_less) == []
+
+
+def test_a_threshold_that_does_not_carry_over_is_found():
+    alarms = (0.5, 0.45, 0.55)
+    moved = replace(GOOD, points=[point(0.0, 0.95, specificity=alarms)])
+    (finding,) = CHECKS["operating"](results(operating=moved))
+    assert "more false alarms" in finding.title
+    assert CHECKS["operating"](results(operating=replace(moved, validation=None))) == []
+
+
+def test_a_faint_attack_that_hides_disease_is_found():
+    hidden = replace(GOOD, points=[GOOD.points[0], point(0.5 / 255, 0.2, missed=40)])
+    (finding,) = CHECKS["operating"](results(operating=hidden))
+    assert finding.severity == "high"
+    assert "mostly misses" in finding.evidence
+    assert "40 of 50 missed" in finding.evidence
+    both = point(3 / 255, 0.2, specificity=(0.2, 0.1, 0.3), missed=40)
+    (finding,) = CHECKS["operating"](
+        results(operating=replace(GOOD, points=[GOOD.points[0], both]))
+    )
+    assert finding.severity == "medium"
+    assert "both ways alike" in finding.evidence
+    seen = point(0.1, 0.2, missed=40)  # a change that everybody sees
+    assert (
+        CHECKS["operating"](results(operating=replace(GOOD, points=[GOOD.points[0], seen]))) == []
+    )
+
+
+RECALL = {"mel": (0.2, 0.1, 0.3), "nv": SURE}
+
+
+def test_a_swallowed_class_is_graver_where_disease_is_hidden():
+    cells = [Confusion(0.0, [[10, 40], [5, 45]])]
+    (finding,) = CHECKS["errors"](results(recall=RECALL, confusion=cells, operating=GOOD))
+    assert finding.severity == "high"
+    assert "calls most of mel nv" in finding.title
+    (finding,) = CHECKS["errors"](results(recall=RECALL, confusion=cells))
+    assert finding.severity == "medium"
+    wide = {**RECALL, "mel": (0.4, 0.2, 0.6)}
+    assert CHECKS["errors"](results(recall=wide, confusion=cells)) == []
+    spread_out = [Confusion(0.0, [[10, 20, 20], [5, 45, 0], [0, 5, 45]])]
+    three = {**RECALL, "bkl": SURE}
+    assert CHECKS["errors"](results(recall=three, confusion=spread_out)) == []
+
+
+def test_an_attack_that_leads_to_one_answer_is_found():
+    def found(cells, recall=RECALL, **changes):
+        return CHECKS["errors"](
+            results(recall=recall, confusion=[Confusion(0.01, cells)], **changes)
+        )
+
+    (finding,) = found([[5, 45], [3, 47]], operating=GOOD)
+    assert (finding.severity, finding.count) == ("medium", 45)
+    assert "into nv" in finding.title
+    (finding,) = found([[47, 3], [45, 5]], operating=GOOD)
+    assert finding.severity == "low"  # into what is positive: alarms, not misses
+    assert found([[10, 40], [38, 12]]) == []  # both ways
+    assert found([[50, 0], [45, 5]][::-1]) != []
+    assert found([[10, 90], [4, 16]]) != []
+    assert found([[60, 40], [12, 18]]) == []  # more images, the same rate
+    assert found([[45, 5], [0, 50]]) == []  # five errors say nothing
+    three = {**RECALL, "bkl": SURE}
+    assert found([[10, 20, 20], [20, 10, 20], [20, 20, 10]], three) == []
+    (finding,) = found([[10, 38, 2], [2, 46, 2], [2, 38, 10]], three)
+    assert "76 of 100" in finding.evidence
