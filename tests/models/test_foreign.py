@@ -37,6 +37,9 @@ def failing():
 def asks(depth):
     return Mine()
 
+def asks_twice(depth, width):
+    return Mine()
+
 ready = Mine()
 """
 
@@ -87,8 +90,9 @@ def test_factories_are_imported_from_where_one_stands(tmp_path, monkeypatch):
     assert (subject.name, subject.architecture) == ("build", "Mine")
     with pytest.raises(UserError, match="2 outputs, and 3 classes"):
         open_subjects(["my_models:build"], classes=["a", "b", "c"], size=16)
-    with pytest.raises(UserError, match="give --size"):
-        open_subjects(["my_models:build"], classes=["a", "b"])
+    (guessed,) = open_subjects(["my_models:build"], classes=["a", "b"])
+    assert guessed.card["size"] == 224
+    assert "guessed-size" in guessed.interface.codes
     with pytest.raises(UserError, match="not logits"):
         open_subjects(["my_models:picture"], classes=["a", "b"], size=16)
     with pytest.raises(UserError, match="returned a str"):
@@ -98,8 +102,10 @@ def test_factories_are_imported_from_where_one_stands(tmp_path, monkeypatch):
     assert type(open_model("my_models:ready")[0]).__name__ == "Mine"
     with pytest.raises(UserError, match="OSError: no weights here"):
         open_model("my_models:failing")
-    with pytest.raises(UserError, match="missing 1 required"):
-        open_model("my_models:asks")
+    with pytest.raises(UserError, match="asks: returns an answer of type Mine"):
+        open_subjects(["my_models:asks"], classes=["a", "b"], size=16)
+    with pytest.raises(UserError, match="missing 2 required"):
+        open_model("my_models:asks_twice")
     for address in ("no_such_module:build", ":build", "./x/run:1", "my_models:"):
         with pytest.raises(UserError, match="neither a file, nor a timm name"):
             open_model(address)

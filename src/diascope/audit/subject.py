@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from diascope.audit.parts import Interface
-from diascope.data import Dataset, Preprocess
+from diascope.data import Dataset, Preprocess, ReadError
 from diascope.errors import UserError
+from diascope.models.black_box import BlackBox
 from diascope.models.checkpoint import WEIGHTS
-from diascope.models.foreign import open_model
-from diascope.models.modes import evaluating
+from diascope.models.inputs import Adapter, InputSettings
+from diascope.models.opening import Opened, open_classifier
+from diascope.models.opening.fixed import FixedBatch
+from diascope.models.probe import MOST, Sample, probe
+from diascope.models.probing.structure import hints_of
+from diascope.models.sealed import Sealed
+from diascope.randomness import derive
 from diascope.settings import validate
 
 SPLIT = "split.csv"
+SAMPLED = 320  # pixels a side of the images of a probe, where the size is not known
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Subject:
 
     `split` (path, group, split) says which images it was trained on; `card` its classes, size,
     preprocessing, and whatever else the header of its file tells; `interface` what was found of
-    its input and output, None for one that Diascope trained.
+    its input and output, None where nobody looked.
     """
 
     name: str
@@ -53,8 +60,16 @@ class Subject:
     @property
     def architecture(self) -> str:
         """The backbone's timm name, else the name of the module's class."""
-        spec = getattr(self.model, "spec", None)
-        return str(getattr(spec, "name", type(self.model).__name__))
+        model = self.model
+        while isinstance(model, Adapter | FixedBatch):
+            model = model.inner
+        if isinstance(model, BlackBox):
+            return "black box"
+        if isinstance(model, Sealed):
+            model = model.__dict__["inner"]
+        spec = getattr(model, "spec", None)
+        named = getattr(model, "original_name", None)  # of TorchScript
+        return str(getattr(spec, "name", named or type(model).__name__))
 
 
 def open_subjects(
@@ -62,13 +77,18 @@ def open_subjects(
     *,
     classes: Sequence[str] | None = None,
     size: int | None = None,
+    input: Mapping[str, Any] | None = None,
+    sample: Dataset | Sample | None = None,
 ) -> list[Subject]:
-    """Open models (see `diascope.models.foreign`) that tell the same classes at the same size.
+    """Open models (see `diascope.models.opening`) that tell the same classes at the same size.
 
-    `classes`, in the order of the outputs, and `size` hold for models whose file does not say.
-    Raises `UserError` where one cannot be opened, or does not fit the first.
+    `classes`, in the order of the outputs, `size` and `input`, the settings of `InputSettings`,
+    hold for models that Diascope did not train; what is not declared of their input is found by a
+    probe (`diascope.models.probe`) on images of `sample`. Raises `UserError` where one cannot be
+    opened, or does not fit the first.
     """
-    subjects = [_open(str(address), classes, size) for address in addresses]
+    settings = validate(InputSettings, dict(input or {}), "input")
+    subjects = [_open(str(a), classes, size, settings, sample) for a in addresses]
     first = subjects[0]
     for subject, address in zip(subjects, addresses, strict=True):
         for key in ("classes", "size", "preprocess"):
@@ -83,49 +103,95 @@ def open_subjects(
     return subjects
 
 
-def _open(address: str, classes: Sequence[str] | None, size: int | None) -> Subject:
-    model, card = open_model(address)
-    path = Path(address)
-    if "format" in card:  # ours
+def _open(
+    address: str,
+    classes: Sequence[str] | None,
+    size: int | None,
+    settings: InputSettings,
+    sample: Dataset | Sample | None,
+) -> Subject:
+    opened, path = open_classifier(address), Path(address)
+    if opened.kind == "run":
         for key in ("classes", "size", "preprocess"):
-            if key not in card:
+            if key not in opened.card:
                 raise UserError(f"{path}: its header does not say '{key}'; train it again")
-        return Subject(_name(path), model, _split(path), card)
-    declared = {"classes": list(classes or []), "size": size or card.get("size")}
-    for key, value in declared.items():
-        if not value:
-            hint = ", in the order of its outputs" if key == "classes" else ""
-            raise UserError(f"{address}: nothing says its {key}; give --{key}{hint}")
+        return Subject(_name(path), opened.model, _split(path), opened.card, _of_run(opened))
     names = list(classes or [])
     if len(set(names)) < len(names):
         raise UserError(f"--classes {','.join(names)}: a class is called twice")
-    preprocess = validate(Preprocess, card.get("preprocess", {}), "preprocess")
-    card = {**card, **declared, "preprocess": preprocess.model_dump()}
-    _probe(address, model, card)
-    name = re.sub(r"[^\w.-]+", "-", Path(address.partition(":")[2]).stem)
-    return Subject(name, model, None, card)
-
-
-@torch.no_grad()
-def _probe(address: str, model: nn.Module, card: Mapping[str, Any]) -> None:
-    """Raise `UserError` unless one grey image gives a logit for each class, or one for two."""
-    shape = (1, card["preprocess"]["channels"], card["size"], card["size"])
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    try:
-        with evaluating(model) as inner:
-            logits = inner(torch.full(shape, 0.5, device=device))
-    except Exception as error:  # whatever a foreign module raises
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{address}: fails on an image of shape {shape}: {reason}") from None
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"{address}: returns {kind} for one image, not logits of shape (1, K)")
-    known, given = logits.shape[1], len(card["classes"])
-    if known != given and not (known == 1 and given == 2):
+    known = names or list(hints_of(opened.model).classes)
+    if isinstance(sample, Dataset):
+        side = size or settings.size or opened.size or SAMPLED
+        sample = _sample(sample, known, side) if known else None
+    found = probe(opened, address, classes=names, size=size, settings=settings, sample=sample)
+    if not found.classes:
         raise UserError(
-            f"{address}: has {known} outputs, and {given} classes are declared "
-            f"({', '.join(card['classes'])}); give --classes in the order of its outputs"
+            f"{address}: nothing says its classes; give --classes, in the order of its outputs"
         )
+    preprocess = Preprocess.model_validate({"channels": found.channels})
+    card = {
+        **opened.card,
+        "classes": list(found.classes),
+        "size": found.size,
+        "preprocess": preprocess.model_dump(),
+    }
+    interface = Interface(
+        kind=opened.kind,
+        gradients=found.gradients,
+        outputs=found.outputs,
+        channels=found.channels,
+        size=found.size,
+        input=found.input,
+        declared=found.declared,
+        statements=found.statements,
+        problems=[told for _, told in found.problems],
+        codes=[code for code, _ in found.problems],
+    )
+    after = path if path.exists() else Path(address.partition(":")[2])
+    name = re.sub(r"[^\w.-]+", "-", after.stem)
+    return Subject(name, found.model, None, card, interface)
+
+
+def _of_run(opened: Opened) -> Interface:
+    """Return the interface of a model that Diascope trained, as its header tells it."""
+    channels = opened.card["preprocess"].get("channels", 3)
+    return Interface(
+        kind="run",
+        gradients=True,
+        outputs="logits",
+        channels=channels,
+        size=opened.card["size"],
+        input=f"{'RGB' if channels == 3 else 'grey'} in [0, 1]; normalises inside",
+        declared=True,
+    )
+
+
+def _sample(dataset: Dataset, classes: Sequence[str], side: int) -> Sample | None:
+    """Return images of a dataset for a probe, each class in its turn; None where none are readable.
+
+    Of images outside an official test split, where there are some. Which are drawn depends on
+    their ids alone.
+    """
+    if not set(classes) <= set(dataset.classes):
+        return None
+    dataset = dataset.restrict(classes)
+    apart = ((dataset.table.split != "test") & (dataset.table.split != "")).to_numpy()
+    dataset = dataset.take(apart) if apart.any() else dataset
+    dataset = dataset.take(dataset.labels >= 0)
+    lot = np.array([derive(0, "probe", int(i)) for i in dataset.ids], dtype=np.uint64)
+    order = np.argsort(lot)
+    place = pd.Series(dataset.labels[order]).groupby(dataset.labels[order]).cumcount().to_numpy()
+    images, labels, prepare = [], [], Preprocess()
+    for row in order[np.argsort(place, kind="stable")][:MOST]:
+        try:
+            image = prepare.image(dataset.reader.image(dataset.table.path.iloc[row]), side)
+        except ReadError:
+            continue
+        images.append(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        labels.append(int(dataset.labels[row]))
+    if not images:
+        return None
+    return Sample(torch.stack(images).float().div_(255), torch.tensor(labels))
 
 
 @dataclass(frozen=True)

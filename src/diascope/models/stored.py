@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -58,20 +58,26 @@ def is_own(path: Path) -> bool:
         return False
 
 
+def read_saved(file: Path, device: str) -> Any:
+    """Return what `torch.save` wrote, weights alone; raises what torch raises, of many kinds."""
+    with file.open("rb") as content, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return torch.load(content, map_location=device, weights_only=True)
+
+
 def read_foreign(file: Path) -> dict[str, Tensor]:
     """Return the state dictionary in a file, out of the wrappers that trainers put around it.
 
-    `.safetensors`, or what `torch.save` wrote (`.pth`, `.pt`, `.bin`), of which nothing but
-    weights is read. Raises `UserError` where there are none.
+    safetensors, or what `torch.save` wrote (`.pth`, `.pt`, `.bin`), of which nothing but weights
+    is read; told apart by their content. Raises `UserError` where there are none.
     """
     if not file.is_file():
         raise UserError(f"{file}: no such weights file")
     try:
-        if file.suffix == ".safetensors":
-            state: Any = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        with file.open("rb") as content:
+            is_safe = content.read(9)[8:] == b"{"
+        state: Any = load_file(file) if is_safe else read_saved(file, "cpu")
+    except Exception as error:  # of many kinds, for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file}: cannot be read as weights alone ({reason})") from None
     for key in WRAPPERS:

@@ -1,0 +1,1 @@
+"""The pieces of the probe: asking a model, its structure, its answers, its scaling."""
