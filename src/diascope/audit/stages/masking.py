@@ -1,0 +1,72 @@
+"""The fourteen checks that tell an honest robustness figure from a masked gradient."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from diascope.attacks import Attack
+from diascope.audit.bench import Bench
+from diascope.audit.masking import run_masking
+from diascope.audit.masking.cost import most
+from diascope.audit.masking.stand import Stand
+from diascope.audit.parts import MaskingOutcome
+from diascope.audit.stages import STAGES, Measured, Stage
+
+
+def main_attack(bench: Bench) -> Attack:
+    """Return the audit's main attack, of as many steps as the checks have."""
+    attack = bench.settings.build_attack()
+    if "steps" in {field.name for field in fields(attack)}:  # type: ignore[arg-type]
+        return replace(attack, steps=bench.effort.masking_steps)  # type: ignore[type-var]
+    return attack
+
+
+def passes(bench: Bench) -> float:
+    """Return the passes on a model that withstands everything; most cost a part of that."""
+    return most(
+        min(bench.effort.masking_images, len(bench.pixels)),
+        sum(eps > 0 for eps in bench.epsilons),
+        bench.effort.masking_steps,
+        bench.effort.masking_queries,
+        main=main_attack(bench),
+        others=len(bench.others),
+        outputs=len(bench.pixels.dataset.classes),
+    )
+
+
+def masking(bench: Bench) -> Measured:
+    """Run the checks on some of the images, the same that other attacks are run on."""
+    rows = bench.drawn(bench.effort.masking_images)
+    stand = Stand(
+        bench.model,
+        bench.pixels.x(rows, bench.device),
+        bench.pixels.y(rows, bench.device),
+        bench.pixels.ids(rows, bench.device),
+        norm=bench.settings.norm,
+        eps=bench.reference,
+        epsilons=bench.epsilons,
+        steps=bench.effort.masking_steps,
+        queries=bench.effort.masking_queries,
+        attack=main_attack(bench),
+        groups=bench.groups[rows],
+        classes=bench.pixels.dataset.classes,
+        others=bench.others,
+        batch_size=bench.batch_size,
+        seed=bench.settings.seed,
+        replicates=bench.settings.replicates,
+        tell=bench.tell,
+    )
+    return Measured(run_masking(stand), images=len(rows))
+
+
+STAGES.register("masking")(
+    Stage(
+        kind=list[MaskingOutcome],
+        passes=passes,
+        measure=masking,
+        needs=("gradients",),
+        order=60,
+        share=0.5,
+        effort=("masking_images", "masking_steps", "masking_queries"),
+    )
+)
