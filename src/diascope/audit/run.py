@@ -12,11 +12,11 @@ import torch
 
 from diascope.audit.assemble import assemble
 from diascope.audit.bench import Bench
-from diascope.audit.cases import cases
+from diascope.audit.cases import cases, rows
 from diascope.audit.images import Test
 from diascope.audit.perform import Done, Say, Tell, per_image, perform
 from diascope.audit.plan import Plan, duration, make_plan
-from diascope.audit.results import Results
+from diascope.audit.results import Case, Results
 from diascope.audit.settings import AuditSettings
 from diascope.audit.stored import Shelf, identity
 from diascope.audit.subject import Subject
@@ -109,16 +109,23 @@ def _pictured(
     test: Test,
     settings: AuditSettings,
 ) -> Results:
-    """Return the results with pictures of some cases; without where the audit was interrupted."""
-    if not results.complete:
-        return results
+    """Return the results with a row an image, and with pictures of some cases.
+
+    Without pictures where the audit was interrupted.
+    """
     models = {bench.subject.name: bench.model for bench in benches}
     tables = {name: per_image(done, name) for name in models}
-    try:
-        shown = cases(models, tables, test.pixels, settings, benches[0].device)
-    except KeyboardInterrupt:
-        return replace(results, complete=False)
-    return replace(results, cases=shown)
+    shown: list[Case] = []
+    if results.complete:
+        subjects = [bench.subject for bench in benches]
+        try:
+            shown = cases(
+                models, tables, test.pixels, settings, benches[0].device, subjects=subjects
+            )
+        except KeyboardInterrupt:
+            results = replace(results, complete=False)
+    every = rows(tables, test.pixels, list(models), shown)
+    return replace(results, cases=shown, rows=every)
 
 
 def _make_room(out: Path) -> None:
