@@ -4,11 +4,11 @@ import base64
 import io
 import re
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+from diascope.explain import colours
 from diascope.report import pictures
 
 
@@ -19,14 +19,17 @@ def opened(uri: str, mode: str) -> np.ndarray:
     return np.asarray(picture.convert(mode)).astype(float)
 
 
-def test_a_map_over_black_is_exactly_the_colour_map_and_empty_where_there_is_no_weight():
+def test_a_map_over_its_ground_is_exactly_the_default_colour_map():
     heat = np.linspace(0, 1, pictures.LEVELS, dtype=np.float32)[None].repeat(4, 0)
     rgba = opened(pictures.heat_map(heat, 64), "RGBA")
-    over_black = rgba[..., :3] * rgba[..., 3:] / 255
-    wanted = matplotlib.colormaps["magma"](heat)[..., :3] * 255
-    assert np.abs(over_black - wanted).max() < 4.1  # the darkest level is made quite transparent
-    assert np.abs(over_black - wanted)[:, 1:].max() < 1.5
-    assert (rgba[:, 0, 3] == 0).all()
+    alpha = rgba[..., 3:] / 255
+    assert pictures.ground() == "#440154"
+    ground = np.array([0x44, 0x01, 0x54])
+    over = rgba[..., :3] * alpha + ground * (1 - alpha)
+    wanted = colours.table(colours.DEFAULT, pictures.LEVELS) * 255
+    assert np.abs(over[0] - wanted).max() < 2
+    assert (rgba[:, 0, 3] == 0).all()  # no weight: the image as it is
+    assert (rgba[:, -1, 3] == 255).all()
     assert (np.diff(rgba[0, :, 3]) >= 0).all()
 
 
@@ -98,9 +101,20 @@ def test_outlines_at_the_border_close_and_small_or_empty_masks_do_no_harm():
     assert pictures.outline(np.zeros((8, 8), bool)) == ""
 
 
-def test_the_encoding_fits_the_budget():
-    assert pictures.fitting(8_000_000, 600, 64) == pictures.Encoding(64, lossless=True)
-    assert pictures.fitting(8_000_000, 600, 128) == pictures.Encoding(128, lossless=False)
-    assert not pictures.fitting(8_000_000, 2000, 64).lossless
-    assert 32 <= pictures.fitting(8_000_000, 5000, 256).side < 64
-    assert pictures.fitting(8_000_000, 0, 0) == pictures.Encoding(0, lossless=True)
+def kinds(count: int, side: int) -> list[pictures.Kind]:
+    rng = np.random.default_rng(0)
+    heats = [rng.uniform(size=(side, side)).astype(np.float32) for _ in range(2)]
+    return [pictures.Kind(count, [lambda e, h=h: pictures.heat_map(h, e.side) for h in heats])]
+
+
+def test_the_encoding_is_the_best_that_fits_the_budget():
+    few, many = kinds(100, 64), kinds(1000, 128)
+    assert pictures.fitting(8_000_000, few, 64) == pictures.Encoding(64, lossless=True)
+    found = pictures.fitting(8_000_000, many, 128)
+    assert not found.lossless
+    assert 64 <= found.side < 128
+    assert many[0].size(found) <= 8_000_000
+    larger = pictures.SIDES[pictures.SIDES.index(found.side) - 1]
+    assert many[0].size(pictures.Encoding(larger, lossless=False)) > 8_000_000
+    assert pictures.fitting(1000, many, 128).side == pictures.SIDES[-1]
+    assert pictures.fitting(8_000_000, [], 0) == pictures.Encoding(0, lossless=True)

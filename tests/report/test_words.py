@@ -4,37 +4,41 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.report.factory import around, make_results
+from tests.report.factory import around, bare_results, make_results
 
 from diascope.audit.parts import Localisation
-from diascope.report.words import broken_at, difference_statements, sizes, verdict
+from diascope.report.answers import belief, elsewhere
+from diascope.report.words import broken_at, difference_statements, sizes
+from diascope.report.words import verdict as answers
+
+
+def verdict(results) -> list[str]:
+    return [said.answer for said in answers(results)]
 
 
 def test_the_verdict_says_where_the_interval_includes_zero_and_where_not():
-    clean, attacked, looks, findings = verdict(make_results())
+    clean, attacked, looks = verdict(bare_results())
     assert clean == (
         "Without an attack, accuracy is 0.880 for standard and 0.850 for pgd-l2; "
         "the interval of the difference, [−0.08, +0.02], includes zero."
     )
-    assert "0.006 for standard (below chance) and 0.422 for pgd-l2;" in attacked
-    assert attacked.endswith("[+0.42, +0.52], excludes zero.")
+    assert "(L2 eps 0.5) it is 0.252 for standard (below chance) and 0.714 for pgd-l2;" in attacked
+    assert attacked.endswith("[+0.17, +0.27], excludes zero.")
     assert "standard do better than chance, but worse than a Gaussian" in looks
     assert "pgd-l2 do better than chance, but are not shown to do better" in looks
-    assert findings == "Of 3 findings, 1 is of high severity."
 
 
 def test_one_model_has_its_interval_and_no_difference():
-    sentences = verdict(make_results(models=("only",), findings=False, masks=False))
+    sentences = verdict(bare_results(models=("only",), findings=False, masks=False))
     assert sentences[0] == "Without an attack, accuracy is 0.880 [0.84, 0.92]."
-    assert sentences[1].endswith("it is 0.006 [−0.03, 0.05] (below chance).")
-    assert sentences[2].startswith("Where the models look was not measured")
-    assert len(sentences) == 3
+    assert sentences[1].endswith("it is 0.252 [0.21, 0.29] (below chance).")
+    assert len(sentences) == 2
 
 
 def test_three_models_name_each_difference():
     text = verdict(make_results(models=("a", "b", "c")))[1]
-    assert "the interval of the difference b − a, [+0.42, +0.52], excludes zero" in text
-    assert "the interval of the difference c − a, [+0.42, +0.52], excludes zero" in text
+    assert "the interval of the difference b − a, [+0.17, +0.27], excludes zero" in text
+    assert "the interval of the difference c − a, [+0.17, +0.27], excludes zero" in text
 
 
 def test_no_skill_is_said():
@@ -94,3 +98,48 @@ def test_the_median_epsilon_is_said_in_words_where_it_is_no_number():
         replace(model, median_epsilon=math.inf), "l2"
     )
     assert "not measured" in broken_at(replace(model, median_epsilon=math.nan), "l2")
+
+
+def test_of_many_models_only_the_ends_are_named():
+    clean, attacked = verdict(bare_results(models=tuple("abcdef"), masks=False))
+    assert "from 0.730 (f) to 0.880 (a)" in clean
+    assert clean.endswith("; none is told apart from a.")
+    assert attacked.endswith("; told apart from a: b, c, d, e and f.")
+
+
+def test_each_part_that_was_measured_has_its_answer():
+    said = {each.question: each.answer for each in answers(make_results(models=("only",)))}
+    assert said["Can that be believed?"] == "No sign of masked gradients."
+    assert said["Does it still detect?"] == (
+        "Of the images of melanoma, it misses 6 of 60, and 47 of 60 under attack."
+    )
+    assert said["Everyday images?"].startswith("Worst of the corruptions: rotation at severity 5")
+    assert said["In another hospital?"] == (
+        "Accuracy falls by 0.14 [0.08, 0.20] at another hospital."
+    )
+    said = {each.question: each.answer for each in answers(make_results())}
+    assert (
+        "pgd-l2: the figures under attack are too good to be true (checks 2 and 8 failed)"
+        in (said["Can that be believed?"])
+    )
+
+
+def test_belief_needs_most_of_the_checks():
+    results = make_results(models=("only",))
+    (model,) = results.models
+    doubtful = [replace(o, verdict="undecided") for o in model.masking[:8]] + model.masking[8:]
+    text = belief(replace(results, models=[replace(model, masking=doubtful)]))
+    assert text.startswith("Too many checks are undecided")
+    assert belief(bare_results()) == ""
+
+
+def test_a_place_that_loses_nothing_is_not_said_to_lose():
+    results = make_results(models=("only",))
+    (model,) = results.models
+
+    def told(*drop):
+        places = [replace(e, drop={"accuracy": drop}) for e in model.elsewhere]
+        return elsewhere(replace(results, models=[replace(model, elsewhere=places)]))
+
+    assert told(0.02, -0.05, 0.09) == "Accuracy is not shown to change at another hospital."
+    assert told(-0.06, -0.09, -0.03) == "Accuracy rises by 0.06 at another hospital."

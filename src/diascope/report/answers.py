@@ -7,8 +7,6 @@ from diascope.audit.results import ModelResult, Results
 from diascope.report import numbers as n
 from diascope.report.glance import clean_and_attacked, masked, worst_corruption, worst_place
 
-MANY = 3
-
 
 def belief(results: Results) -> str:
     """Return whether the robustness figures can be believed, from the checks on masking."""
@@ -36,65 +34,43 @@ def belief(results: Results) -> str:
 
 
 def detection(results: Results) -> str:
-    """Return how many positive images are missed, clean and attacked."""
-    told = []
-    for model in results.models:
-        if model.operating is None:
-            continue
-        clean, attacked = clean_and_attacked(model.operating.points)
-        name = f"{model.name}: " if len(results.models) > 1 else ""
-        if clean is not None:
-            told.append(f"{name}{_missed(clean)}" + (f", {_then(attacked)}" if attacked else ""))
-    if not told:
+    """Return how many positive images the one model misses, clean and attacked."""
+    (model,) = results.models
+    clean, attacked = clean_and_attacked(model.operating.points if model.operating else [])
+    if clean is None:
         return ""
     named = n.listed(results.positive, "or") or "the positive class"
-    if len(told) > MANY:
-        return ""
-    return f"Of the images of {named}, it misses " + "; ".join(told) + "."
+    then = f", and {_missed(attacked)} under attack" if attacked is not None else ""
+    return f"Of the images of {named}, it misses {_missed(clean)}{then}."
 
 
 def _missed(point: OperatingPoint) -> str:
     return f"{point.missed} of {point.positives}"
 
 
-def _then(point: OperatingPoint) -> str:
-    return f"and {_missed(point)} under attack"
-
-
 def everyday(results: Results) -> str:
-    """Return which everyday corruption costs most accuracy."""
-    told = []
-    for model in results.models:
-        worst = worst_corruption(model)
-        if worst is None:
-            continue
-        name = f"{model.name}: " if len(results.models) > 1 else ""
-        change = f"{worst.name.replace('_', ' ')} at severity {worst.severity}"
-        told.append(f"{name}{change} costs {n.number(worst.drop[0], 2)} {n.interval(worst.drop)}")
-    if not told or len(told) > MANY:
+    """Return which everyday corruption costs the one model most accuracy."""
+    (model,) = results.models
+    worst = worst_corruption(model)
+    if worst is None:
         return ""
-    text = "; ".join(each.strip() for each in told)
-    start = "Worst of the corruptions" if len(told) == 1 else "Worst of the corruptions for each"
-    return f"{start}: {text} of accuracy."
+    change = f"{worst.name.replace('_', ' ')} at severity {worst.severity}"
+    lost = f"{n.number(worst.drop[0], 2)} {n.interval(worst.drop)}".strip()
+    return f"Worst of the corruptions: {change} costs {lost} of accuracy."
 
 
 def elsewhere(results: Results) -> str:
-    """Return how far accuracy falls on the images of other hospitals."""
-    told = [each for model in results.models if (each := _moved(results, model))]
-    return f"Accuracy {'; '.join(told)}." if told and len(told) <= MANY else ""
-
-
-def _moved(results: Results, model: ModelResult) -> str:
+    """Return how far the one model's accuracy falls on the images of another hospital."""
+    (model,) = results.models
     worst = worst_place(model)
     if worst is None:
         return ""
     name, drop = worst
-    of = f" of {model.name}" if len(results.models) > 1 else ""
     if n.has_limits(drop) and drop[1] > 0:
-        return f"{of} falls by {n.number(drop[0], 2)} {n.interval(drop)} at {name}".strip()
+        return f"Accuracy falls by {n.number(drop[0], 2)} {n.interval(drop)} at {name}."
     if n.has_limits(drop) and drop[2] < 0:
-        return f"{of} rises by {n.number(-drop[0], 2)} at {name}".strip()
-    return f"{of} is not shown to change at {name}".strip()
+        return f"Accuracy rises by {n.number(-drop[0], 2)} at {name}."
+    return f"Accuracy is not shown to change at {name}."
 
 
 def _names(models: list[ModelResult]) -> list[str]:

@@ -67,7 +67,9 @@ def _multiple(results: Results, model: ModelResult, index: int) -> Multiple:
         labels.append((points[-1][1], short(attack.name, 14), k))
     worst = [(panel.x(e), panel.y(b[0])) for e, b in _known(eps, _worst(results, model))]
     body = (f'<path class="worst" d="{path(worst)}"/>' if worst else "") + body
-    labels += [(panel.y(value), words.split(" ")[0], None) for value, words in references(results)]
+    labels += [
+        (panel.y(value), words.rsplit(" ", 1)[0], None) for value, words in references(results)
+    ]
     body += place_labels(panel, labels)
     unit = f"eps, {n.norm_text(results.norm)}"
     body += text(panel.left, BOTTOM + 40, unit, "small")

@@ -123,7 +123,7 @@ def _attacked(results: Results) -> Figure:
             m.curve[place] if place is not None and place < len(m.curve) else None, NOT_MEASURED
         ),
     )
-    return Figure("Accuracy under attack", reference_text(results), "#robustness", cells)
+    return Figure("Under attack", f"accuracy, {reference_text(results)}", "#robustness", cells)
 
 
 def _detected(results: Results) -> Figure:
@@ -197,7 +197,7 @@ def differing(results: Results, comparison: Comparison) -> list[Cell]:
     known = {
         "Accuracy": comparison.scores.get("accuracy"),
         "AUROC": comparison.scores.get("auroc"),
-        "Accuracy under attack": at,
+        "Under attack": at,
         "Map on the lesion": comparison.localisation.get("average_precision"),
     }
     why = "the audit did not compute this difference"

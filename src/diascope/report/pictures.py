@@ -105,9 +105,15 @@ def polygons(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
     field = smooth if smooth.max() > 0.5 else padded
     if field.max() <= 0.5:
         return []
-    edges: Any = Figure().add_subplot().contour(field, levels=[0.5])
+    edges: Any = _axes().contour(field, levels=[0.5])
     lines = [p for each in edges.get_paths() for p in each.to_polygons(closed_only=False)]
+    edges.remove()
     return [np.asarray(line, dtype=np.float64) - 0.5 for line in lines]
+
+
+@cache
+def _axes() -> Any:
+    return Figure().add_subplot()
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,9 @@ def _localisation(results: Results, name: str, caption: str) -> Table:
     for measure in sorted(measures, key=_rank):
         rows = [_localised(m, i, found[i].get(measure)) for i, m in enumerate(results.models)]
         for c in results.comparisons:
-            difference = cell(getattr(c, name).get(measure), NOT_COMPARED, True)
-            rows.append(Row(pair(c), [difference] + [Cell("")] * 5))
+            if measure in (compared := getattr(c, name)):
+                difference = cell(compared[measure], NOT_COMPARED, True)
+                rows.append(Row(pair(c), [difference] + [Cell("")] * 5))
         blocks.append(Block(rows, *measure_names(measure)))
     return Table(caption, "", [(c, None) for c in columns], blocks)
 

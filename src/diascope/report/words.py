@@ -29,21 +29,20 @@ def verdict(results: Results) -> list[Said]:
     Where models are compared, each of the first two says whether the interval of the paired
     difference holds zero.
     """
+    alone = len(results.models) == 1
     answers = [
-        ("How good is it?", _skill(results), "#robustness"),
+        ("How good is it?" if alone else "How good are they?", _skill(results), "#robustness"),
         ("How fragile?", _fragility(results), "#robustness"),
         ("Can that be believed?", belief(results), "#masking"),
-        ("Does it still detect?", detection(results), "#operating"),
-        ("Everyday images?", everyday(results), "#everyday"),
-        ("In another hospital?", elsewhere(results), "#elsewhere"),
-        ("Where does it look?", _looks(results), "#maps"),
     ]
-    if len(results.models) > 1:
-        answers = [
-            (q.replace("is it", "are they").replace("does it", "do they"), a, h)
-            for q, a, h in answers
+    if alone:  # of several models the table beneath says it
+        answers += [
+            ("Does it still detect?", detection(results), "#operating"),
+            ("Everyday images?", everyday(results), "#everyday"),
+            ("In another hospital?", elsewhere(results), "#elsewhere"),
         ]
-        answers = [(q.replace("Does it", "Do they"), a, h) for q, a, h in answers]
+    looks = "Where does it look?" if alone else "Where do they look?"
+    answers.append((looks, _looks(results), "#maps"))
     return [Said(*each) for each in answers if each[1]]
 
 

@@ -100,9 +100,9 @@
       const name = node("th", rows.ids[i]);
       name.scope = "row";
       line.append(opener(i), name, node("td", rows.classes[rows.labels[i]]));
+      rows.models.forEach((m, k) => { if (chosen === "" || Number(chosen) === k) line.append(...modelCells(m, i)); });
       if (rows.sourceNames.length > 1) line.append(node("td", rows.sourceNames[rows.sources[i]]));
       if (rows.groupNames.length > 1) line.append(node("td", rows.groupNames[rows.groups[i]]));
-      rows.models.forEach((m, k) => { if (chosen === "" || Number(chosen) === k) line.append(...modelCells(m, i)); });
       return line;
     };
     body.replaceChildren(...fitting.slice(start, start + SIZE).map(cells));
