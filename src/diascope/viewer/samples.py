@@ -20,29 +20,34 @@ PAGE = 12
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows of a dataset (M,) that the audit would take, called by their number, never by name."""
+    """Rows of a dataset (M,) that the audit would take, called by their number, never by name.
+
+    labels (M,): the classes by their place among the models' outputs.
+    """
 
     dataset: Dataset
     rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
 
     @classmethod
     def open(cls, data: str, room: Room) -> Samples:
         """Open DATA and leave out what the models were trained on; raises `UserError`."""
         dataset = open_data(data)
-        if list(dataset.classes) != room.classes:
+        if unknown := set(dataset.classes) - set(room.classes):
             raise UserError(
-                f"--data {data}: its classes ({', '.join(dataset.classes)}) are not those of the "
-                f"models ({', '.join(room.classes)})"
+                f"--data {data}: its class {', '.join(sorted(unknown))} is none of the models' "
+                f"({', '.join(room.classes)})"
             )
-        return cls(dataset, np.flatnonzero(unseen(dataset, room.subjects).rows))
+        rows = np.flatnonzero(unseen(dataset, room.subjects).rows)
+        names = np.array([room.classes.index(name) for name in dataset.classes])
+        return cls(dataset, rows, names[dataset.labels[rows]])
 
     def described(self) -> dict[str, Any]:
         """Return what the page must know to list them: the class's index of each."""
-        labels = self.dataset.labels[self.rows]
         return {
             "name": self.dataset.name,
-            "labels": [int(k) for k in labels],
-            "classes_there": [int(k) for k in np.unique(labels)],
+            "labels": [int(k) for k in self.labels],
+            "classes_there": [int(k) for k in np.unique(self.labels)],
             "page": PAGE,
         }
 
@@ -55,4 +60,4 @@ class Samples:
             pixels = self.dataset.reader.image(str(self.dataset.table.path.iloc[row]))
         except ReadError as error:
             raise Refused(415, f"Image {number + 1} of the data {error.reason}.") from None
-        return replace(room.prepare(pixels), label=int(self.dataset.labels[row]))
+        return replace(room.prepare(pixels), label=int(self.labels[number]))

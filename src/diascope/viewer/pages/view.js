@@ -109,6 +109,7 @@
     stop();
     image = found;
     attack = null;
+    byId("views").replaceChildren();
     views = info.models.map((model) => ({ model, steps: [], underAttack: [], notes: [], unfit: "" }));
     document.body.classList.add("full");
     byId("case").hidden = false;
@@ -127,8 +128,14 @@
 
   const of = (event) => views.find((v) => v.model.name === event.model);
 
-  function redraw() {
-    byId("views").replaceChildren(...views.map((view) => draw(view, info, image, attack, place)));
+  // Draws one model's view anew, or all of them.
+  function redraw(one) {
+    for (const view of one ? [one] : views) {
+      const section = draw(view, info, image, attack, place);
+      if (view.section && view.section.isConnected) view.section.replaceWith(section);
+      else byId("views").append(section);
+      view.section = section;
+    }
   }
 
   // Work ------------------------------------------------------------------
@@ -157,7 +164,7 @@
           if (event.failed) view.failed = event.failed;
           else if (event.note) { if (!view.notes.includes(event.note)) view.notes.push(event.note); }
           else heard(event);
-          redraw();
+          redraw(view);
         }
         if (event.state === "done") return true;
       }
