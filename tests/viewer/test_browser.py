@@ -68,7 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(png(seed=number))
     (folder / "audit").mkdir()
-    (folder / "audit" / "report.html").write_text("<!doctype html><title>An audit</title>")
+    (folder / "audit" / "report.html").write_text(
+        "<!doctype html><title>An audit</title><script>document.title += self.origin</script>"
+    )
     (folder / "one.png").write_bytes(png(side=60))
     grey = np.random.default_rng(0).integers(0, 255, (48, 40), np.uint8)
     (folder / "Mustermann^Erika.png").write_bytes(dicom(grey))
@@ -203,7 +205,7 @@ def test_the_slider_the_keys_and_the_map_alone(page, folder):
     first = read(page, ".plates .heat", "src")[0]
     Select(page.find_element(By.ID, "target")).select_by_visible_text("nevus")
     until(page, lambda: idle(page, 2))
-    assert "for nevus" in captions(page)[0]
+    assert "evidence for nevus" in captions(page)[0]
     Select(page.find_element(By.ID, "method")).select_by_value("gradcam")
     until(page, lambda: idle(page, 2))
     assert read(page, ".plates .heat", "src")[0] != first
@@ -260,7 +262,8 @@ def test_the_report_opens_in_a_sandbox(page, server):
     assert page.find_element(By.ID, "report").is_displayed()
     with urllib.request.urlopen(f"{server}report", timeout=10) as answer:
         assert answer.headers["content-security-policy"].startswith("sandbox")
-        assert b"An audit" in answer.read()
+    page.get(f"{server}report")
+    assert page.title == "An auditnull"  # its scripts run, and are strangers to the viewer
 
 
 @pytest.mark.parametrize("width", [360, 800])

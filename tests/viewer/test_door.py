@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 from tests.data.dicoms import dicom, words
 from tests.viewer.conftest import BASE, SETTINGS, SIDE, TOKEN, client_of, events, png, upload
 
-from diascope.viewer.app import Viewer
+from diascope.viewer.app import Viewer, make_app
+from diascope.viewer.guard import Guard
 from diascope.viewer.limits import Doorway, Refused
 
 
@@ -160,6 +161,24 @@ def test_only_who_knows_the_token_is_served(client):
 def test_a_name_that_is_not_the_servers_is_refused(client, host):
     assert client.get("state", headers={"host": host}).status_code == 421
     assert client.get("state", headers={"host": "localhost:1234"}).status_code == 200
+
+
+def test_a_server_that_others_reach_goes_by_addresses_which_no_page_can_rebind(viewer):
+    guard = Guard(make_app(viewer), {"clinic-pc"}, any_address=True, token=TOKEN)
+    client = TestClient(guard, base_url=BASE)
+    for host in ("10.0.0.7:8000", "[fe80::1]:8000", "clinic-pc:8000"):
+        assert client.get("state", headers={"host": host}).status_code == 200
+    for host in ("evil.example", "10.0.0.7.evil.example", "localhost"):
+        assert client.get("state", headers={"host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "path", ["samples/abc", "samples/0", "report", "../x", "docs", "openapi.json"]
+)
+def test_what_is_not_there_is_said_in_a_sentence(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"].endswith(".")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from diascope.audit.imagefiles import image_id
 from diascope.audit.parts import Interface
 from diascope.explain import Gradient, render
 from diascope.models import heads
-from diascope.viewer.app import Viewer
+from diascope.viewer.app import Viewer, _lines, _teller
 from diascope.viewer.limits import Refused
 from diascope.viewer.room import Room
 from diascope.viewer.session import Shelf
@@ -327,3 +329,38 @@ def test_one_models_failure_leaves_the_others_their_answers(monkeypatch):
         assert told[-1] == {"state": "done"}
         assert of(told, "model", "probabilities")[-1]["model"] == "good"
     assert viewer.desk.close()
+
+
+def heard(desk, one, told, *, leave=False):
+    """What a page reads of a job; with `leave` it goes away once the work is under way."""
+
+    async def read():
+        events = asyncio.Queue()
+        one.tell = _teller(events)
+        desk.submit(one)
+        stream = _lines(desk, one, events, {"state": "queued"})
+        async for line in stream:
+            told.append(json.loads(line))
+            if leave and told[-1]["state"] == "running":
+                await stream.aclose()
+                return
+
+    asyncio.run(read())
+
+
+def test_work_whose_page_has_gone_away_ends(desk):
+    slow, told = Slow(), []
+    one, _ = job(slow)
+    heard(desk, one, told, leave=True)
+    assert slow.ended.wait(10)
+    assert one.reason == "left"
+
+
+def test_a_model_that_never_comes_back_does_not_keep_the_page_waiting(desk, monkeypatch):
+    monkeypatch.setattr("diascope.viewer.app.GRACE", 0.05)
+    free, told = threading.Event(), []
+    one, _ = job(lambda job: free.wait(20), timeout=0.05)
+    heard(desk, one, told)
+    free.set()
+    assert told[-1]["state"] == "error"
+    assert "does not come to an end" in told[-1]["error"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from diascope.viewer.limits import (
@@ -85,6 +86,7 @@ def make_app(viewer: Viewer) -> FastAPI:
     )
     app.add_exception_handler(Refused, _refusal)
     app.add_exception_handler(Exception, _failure)
+    app.add_exception_handler(RequestValidationError, _nothing)
     app.add_exception_handler(404, _nothing)
     app.add_exception_handler(405, _nothing)
     _pages(app, viewer)
@@ -177,16 +179,23 @@ def _work(app: FastAPI, viewer: Viewer) -> None:
         if not isinstance(page, str) or not 8 <= len(page) <= 64:
             raise Refused(422, "'page' is no name of a page.")
         task, begin = _task(viewer, kind, asked)
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event]()
-
-        def tell(event: Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the server has stopped
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        tell = _teller(events)
         job = Job(page, kind, str(asked["image"]), task, tell, viewer.settings.timeout)
         ahead = viewer.desk.submit(job)
         lines = _lines(viewer.desk, job, events, {"state": "queued", "ahead": ahead, **begin})
         return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+def _teller(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
+    """Return what puts events into the queue of the running loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def tell(event: Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has stopped
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return tell
 
 
 async def _asked(request: Request) -> dict[str, Any]:
@@ -262,7 +271,10 @@ async def _refusal(_: Request, error: Exception) -> Response:
 
 
 async def _nothing(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "There is nothing here."}, getattr(error, "status_code", 404))
+    status = (
+        404 if isinstance(error, RequestValidationError) else getattr(error, "status_code", 404)
+    )
+    return JSONResponse({"error": "There is nothing here."}, status)
 
 
 async def _failure(_: Request, error: Exception) -> Response:

@@ -169,6 +169,9 @@ class Desk:
                 if self._closed:
                     return
                 self._now = self._waiting.popleft()
-            self._now.run()
+            try:
+                self._now.run()
+            except Exception as error:  # the next page's work must not suffer for it
+                note(error)
             with self._change:
                 self._now = None

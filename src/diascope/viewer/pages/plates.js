@@ -52,11 +52,11 @@ window.Plates = (() => {
     return line;
   }
 
-  function mapFigure(base, map, words, label, failure) {
-    if (failure) return figure(blank(failure), words);
-    if (!map) return figure(blank("…"), words);
+  function mapFigure(base, map, lines, label, failure) {
+    if (failure) return figure(blank(failure), ...lines);
+    if (!map) return figure(blank("…"), ...lines);
     const plate = picture([[base, "base below"], [map.map, "heat"]], `${label}, evidence for ${map.target}`);
-    return figure(plate, words, map.empty ? "no evidence anywhere" : `for ${map.target}`);
+    return figure(plate, ...lines, map.empty ? "no evidence anywhere" : `evidence for ${map.target}`);
   }
 
   function bars(view, info, step) {
@@ -113,7 +113,7 @@ window.Plates = (() => {
     return [
       figure(attacked, `Attacked, eps ${eps}`, guess(step, info.classes, view.seen && view.seen.prediction)),
       figure(delta, `What was added, ×${step.factor}`, "grey is no change"),
-      mapFigure(step.image, view.underAttack[place], "Map under attack", `Map of ${name} under attack at eps ${eps}`, view.unfit),
+      mapFigure(step.image, view.underAttack[place], ["Map under attack"], `Map of ${name} under attack at eps ${eps}`, view.unfit),
     ];
   }
 
@@ -130,9 +130,8 @@ window.Plates = (() => {
       return section;
     }
     const plates = make("div", "", "plates");
-    const clean = mapFigure(image.image, view.map, "Map, no attack", `Map of ${view.model.name}`, view.unfit);
-    if (view.seen) clean.querySelector("figcaption").append(make("br"), guess(view.seen, info.classes));
-    plates.append(clean);
+    const lines = ["Map, no attack", ...(view.seen ? [guess(view.seen, info.classes)] : [])];
+    plates.append(mapFigure(image.image, view.map, lines, `Map of ${view.model.name}`, view.unfit));
     if (attack) plates.append(...attackFigures(view, info, attack, place));
     section.append(plates);
     if (view.seen) section.append(...bars(view, info, attack && view.steps[place]));

@@ -281,7 +281,7 @@
     first = Math.max(0, Math.min(first, Math.floor((rows.length - 1) / many) * many));
     const here = rows.slice(first, first + many);
     byId("samples").hidden = false;
-    byId("samples-name").textContent = `${name}, images the models were not trained on`;
+    byId("samples-name").textContent = name;
     byId("samples-place").textContent = here.length ? `${first + 1}–${first + here.length} of ${rows.length}` : "none";
     byId("samples-back").disabled = first === 0;
     byId("samples-on").disabled = first + many >= rows.length;
