@@ -187,7 +187,7 @@ def _sample(dataset: Dataset, classes: Sequence[str], side: int) -> Sample | Non
             image = prepare.image(dataset.reader.image(dataset.table.path.iloc[row]), side)
         except ReadError:
             continue
-        images.append(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1))
+        images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
         labels.append(int(dataset.labels[row]))
     if not images:
         return None

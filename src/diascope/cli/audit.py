@@ -156,8 +156,8 @@ def run(
 
     keep_memory()
     settings.build_attack(), settings.build_explainer(), settings.build_effort()
-    subjects = open_subjects(models, classes=classes, size=size)
     dataset = open_data(data)
+    subjects = open_subjects(models, classes=classes, size=size, input=declared, sample=dataset)
     others = [open_data(other) for other in elsewhere]
     _make(out)
     with progress() as update:

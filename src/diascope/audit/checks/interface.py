@@ -28,7 +28,7 @@ _FINDINGS: dict[str, tuple[Severity, str, str, str]] = {
         "{name} seems to normalise its input twice",
         "It sees images unlike those it was trained on: its accuracy, its robustness and its maps "
         "are those of a misused model.",
-        "Leave the normalisation to one place: drop mean and std from --input, or from the code "
+        "Leave the normalisation to one place: drop input.mean and input.std, or from the code "
         "around the model.",
     ),
     "other-input": (
@@ -42,7 +42,7 @@ _FINDINGS: dict[str, tuple[Severity, str, str, str]] = {
         "medium",
         "What {name} expects as its input is a guess",
         "Should the guess be wrong, every number here is that of a misused model.",
-        "Declare range, mean and std with --input, as in the code that trained it.",
+        "Declare input.range, input.mean and input.std as in the code that trained it.",
     ),
     "guessed-size": (
         "medium",

@@ -49,7 +49,7 @@ def check_outputs(asker: Asker, raw: Tensor, classes: Sequence[str]) -> None:
     if not finite.any():
         raise UserError(
             f"{asker.where}: returns {'NaN' if raw.isnan().any() else 'infinity'} for every one of "
-            f"{len(raw)} images; check its weights, and the range of its input (--input)"
+            f"{len(raw)} images; check its weights, and the range of its input (input.range)"
         )
     if not finite.all():
         told = f"its outputs are not finite for {int((~finite).sum())} of {len(raw)} images"

@@ -70,8 +70,18 @@ def choose_scaling(
         told = f"{said}: what is declared seems not to be what it was trained on"
         asker.problems.append(("other-input", told))
         return chosen
-    asker.statements.append(f"{said}: so it is fed the latter, unless --input says otherwise")
+    asker.statements.append(
+        f"{said}: so it is fed the latter, unless input.range or input.mean say otherwise"
+    )
+    as_good = [s for s in tried if s not in (best, undone) and _as_right(scores[s], scores[best])]
+    if as_good:
+        told = f"fed {as_good[0]} it is as often right as fed {best}"
+        asker.problems.append(("guessed-input", f"{told}: which of them it expects is a guess"))
     return best
+
+
+def _as_right(one: tuple[Tensor, float], other: tuple[Tensor, float]) -> bool:
+    return int(one[0].sum()) >= int(other[0].sum()) - 1
 
 
 def _candidates(channels: int, known: Known) -> list[Scaling]:
@@ -138,7 +148,9 @@ def _say_guess(asker: Asker, x: Tensor, known: Known, head: Head, real: bool) ->
         if out is not None and out.isfinite().all():
             shares.append(f"{out.softmax(1).amax(1).mean():.2f} when fed {scaling}")
     told += f" (its mean confidence is {'; '.join(shares)})" if shares else ""
-    told += ": that it takes pixels in [0, 1] is a guess; give --input"
+    told += (
+        ": that it takes pixels in [0, 1] is a guess; give input.range, or input.mean and input.std"
+    )
     asker.problems.append(("guessed-input", told))
 
 
