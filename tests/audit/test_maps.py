@@ -35,11 +35,11 @@ def test_every_method_has_what_it_can_have():
         assert {each.against for each in scores.steadiness} == {"noise 0.01", "attack"}
         assert [step.layers for step in scores.sanity] == ["fc", "conv2", "conv1"]
         assert scores.passed is not None
-    assert "completeness_gap" not in shown.measures
+    assert "completeness" not in shown.measures
     x, y = made.pixels.x(rows := made.drawn(4)), made.pixels.y(rows)
     drawn = {"generator": made.seeded("explain"), "ids": made.pixels.ids(rows)}
     gap = completeness(explainers.build(other.name), made.model, x, y, **drawn).gap.mean()
-    assert other.measures["completeness_gap"][0] == pytest.approx(float(gap), rel=1e-3)
+    assert other.measures["completeness"][0] == pytest.approx(float(gap), rel=1e-3)
     assert other.explainer["steps"] == 50
     told = json.loads(json.dumps([asdict(scores) for scores in measured.result]))
     again = TypeAdapter(MAPS.kind).validate_python(told)
@@ -173,6 +173,8 @@ def test_the_shown_method_comes_first_with_its_own_settings():
     assert list(chosen) == ["smoothgrad", "gradient", "gradcam"]
     assert chosen["smoothgrad"].samples == 5
     assert list(methods(made.settings, made.effort)) == ["gradient", "smoothgrad", "gradcam"]
+    settings = made.settings.model_copy(update={"explainer": {"of": "loss"}})
+    assert methods(settings, made.effort)["gradient"].of == "loss"
 
 
 def test_draws_of_a_method_lie_in_one_another():

@@ -41,7 +41,7 @@ def methods(settings: AuditSettings, effort: Effort, *, gradients: bool = True) 
     """
     chosen: dict[str, Explainer] = {}
     if settings.explainer:
-        shown = explainers.build(settings.explainer, "explainer")
+        shown = settings.build_explainer()
         chosen[explainers.name_of(shown)] = shown
     for name in effort.explainers:
         chosen.setdefault(name, explainers.build(name, "effort.explainers"))

@@ -98,7 +98,7 @@ def _measure_maps(bench: Bench, method: Explainer, batch: Batch, raw: Tensor, fo
             ids=batch.ids,
             raw=raw,
         )
-        table["completeness_gap"] = sums.gap.float().cpu().numpy()
+        table["completeness"] = sums.gap.float().cpu().numpy()
     for name, values in table.items():
         found.columns.setdefault(name, blank(bench))[batch.rows] = values
 

@@ -103,7 +103,7 @@ def _scores(
     measures = {
         key: mean(column, groups, options)
         for key, column in found.columns.items()
-        if _kind(key) in FAMILIES or key == "completeness_gap"
+        if _kind(key) in FAMILIES or key == "completeness"
     }
     return MapScores(
         name=name,
