@@ -12,6 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from benchmarks import everyday
+from PIL import Image
 from tests.audit.benches import bench_of, pixels_of, results_of, subject_of, told
 from torch import nn
 
@@ -336,8 +338,13 @@ def test_few_images_are_pooled_noted_and_never_accused():
     scores, results = grouped(few, attributes=("source",))
     z = next(score for score in scores if score.value == "z")
     assert z.note == "fewer than 10 images"
-    assert z.rest_corrected[2] < 0
+    assert z.rest[0] < -0.9
+    assert np.isnan(z.rest[1:] + z.rest_corrected[1:] + z.within[1:]).all()
     assert check_groups(results) == []
+    for images, groups, guilty in ((9, 9, False), (10, 4, False), (10, 5, True)):
+        score = replace(z, images=images, groups=groups, rest_corrected=(-0.9, -1, -0.4))
+        model = replace(results.models[0], group_scores=[score])
+        assert bool(check_groups(replace(results, models=[model]))) == guilty
     patients = [f"p{min(i // 12, 1)}" for i in range(200)]  # 12 images of one patient
     one = of_two_clinics(0.0, groups=patients)
     scores, _ = grouped(one, attributes=("sex",))
@@ -498,3 +505,15 @@ def test_sources_that_no_model_was_trained_on_are_elsewhere():
     assert other_sources(Images(pixels, {}, None)) == {}
     assert other_sources(Images(pixels, {}, pixels)) == {}
     assert other_sources(Images(found["source b"], {}, trained)) == {}
+
+
+def test_the_benchmark_draws_its_grid_and_counts_false_alarms(tmp_path):
+    picture = tmp_path / "grid.png"
+    data = "phantom:images=4,size=16"
+    everyday.main(["grid", "--data", data, "--size", "16", "--out", str(picture)])
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 500
+    assert everyday.accused(3, 60, 2, 0.999) == 0.0
+    error, chance, held = everyday.calibrated(3, 100)
+    assert error == pytest.approx(chance, abs=0.05)
+    assert held > 0.5

@@ -65,7 +65,7 @@ def _finding(results: Results, model: ModelResult, lost: list[CorruptionScore]) 
         check="corruptions",
         severity=_severity(lost),
         title=f"{model.name} loses {100 * worst.drop[0]:.0f} points of accuracy to "
-        f"{_words(worst.name)}",
+        f"{_words(worst.name)} at severity {worst.severity}",
         evidence=evidence,
         meaning=meaning,
         remedy=(

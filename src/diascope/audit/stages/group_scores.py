@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from diascope.audit.attributes import Part, check_attributes, parts_of
+from diascope.audit.attributes import FEW, Part, check_attributes, parts_of
 from diascope.audit.bench import Bench
 from diascope.audit.parts import UNKNOWN, Bounds, GroupScore
 from diascope.audit.stages import STAGES, Measured, Stage
@@ -101,8 +101,11 @@ def _differences(
 
 
 def _several(bench: Bench, rows: NDArray[np.bool_]) -> bool:
-    """Tell whether images (N,) are of several groups, and so the others."""
-    return all(len(set(bench.groups[side])) > 1 for side in (rows, ~rows))
+    """Tell whether images (N,) and the others are of several groups, and not only a few.
+
+    A few images that are all right, or all wrong, would have an interval without a width.
+    """
+    return all(side.sum() >= FEW and len(set(bench.groups[side])) > 1 for side in (rows, ~rows))
 
 
 def _within(bench: Bench, parts: list[Part], right: Floats) -> list[Bounds]:

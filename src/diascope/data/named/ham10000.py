@@ -52,10 +52,11 @@ def open_ham10000(
 
     `image_size` is "WxH", which every image must have, or "any"; by default the size in the
     archive's name, else the original 600x450. `group` is the lesion; `source` the clinic where
-    the metadata names it; further columns are `dx_type`, how the diagnosis was made, and
-    `preparation`. `draw="p1"` takes P1's balanced classes mel, nv and bkl, 800 images a class to
-    train and 299 to test (column `split`), drawn by `draw_seed` with lesions kept whole. Raises
-    `UserError` where no metadata or no images are found, or too few for the draw.
+    the metadata names it; further columns are `dx_type`, how the diagnosis was made, the
+    patient's `age` and `sex`, the `localization` and the `preparation`. `draw="p1"` takes P1's
+    balanced classes mel, nv and bkl, 800 images a class to train and 299 to test (column `split`),
+    drawn by `draw_seed` with lesions kept whole. Raises `UserError` where no metadata or no images
+    are found, or too few for the draw.
     """
     root = folder_of(root, "ham10000")
     metadata = _metadata(root)
@@ -74,7 +75,7 @@ def open_ham10000(
         "group": metadata["lesion_id"],
         "mask": name.map(lambda image: regions.get(image, "")),
     }
-    kept = {"source": "dataset", "dx_type": "dx_type"}
+    kept = {"source": "dataset", **{c: c for c in ("dx_type", "age", "sex", "localization")}}
     columns |= {column: metadata[of] for column, of in kept.items() if of in metadata}
     own = named_size(next(iter(images.values())))
     columns["preparation"] = [preparation(own)] * len(name)
