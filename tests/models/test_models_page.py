@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import sys
 import threading
 import warnings
@@ -44,6 +45,13 @@ def page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    connect = socket.socket.connect
+
+    def only_here(self, address):
+        assert address[0] == "127.0.0.1", f"a connection to {address}"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", only_here)
     for block in blocks("python"):
         first = block.splitlines()[0]
         if first.startswith("# "):

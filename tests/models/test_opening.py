@@ -277,6 +277,12 @@ def test_an_exported_program_runs_no_code_of_its_file(files, tmp_path):
             lambda m: nodes(m)[0].update(target="torch.ops.aten.from_file.default")
         ),
         "has a name that is none": model(renamed),
+        "has a name that is none .'torch.relu'": model(
+            lambda m: nodes(m)[0]["outputs"][0]["as_tensor"].update(name="torch.relu")
+        ),
+        "calls torch.os.abort": model(
+            lambda m: nodes(m)[0]["inputs"][0].update(arg={"as_operator": "torch.os.abort"})
+        ),
         "has a size that is no formula": model(sized),
         "holds a pickled object": pickled,
     }

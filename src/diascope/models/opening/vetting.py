@@ -48,19 +48,16 @@ def _checked(value: Any, key: str) -> Any:
         for name in value:
             if not _NAME.match(name):
                 raise Unsafe(f"has a name that is none ({name[:40]!r}), and is refused")
-        return {
-            k: _EMPTIED[k] if k in _EMPTIED else (v if k in _FREE else _checked(v, k))
-            for k, v in value.items()
-        }
+        return {k: _EMPTIED[k] if k in _EMPTIED else _checked(v, k) for k, v in value.items()}
     if isinstance(value, list):
         return [_checked(v, key) for v in value]
-    if isinstance(value, str):
+    if isinstance(value, str) and key not in _FREE:
         _check_text(value, key)
     return value
 
 
 def _check_text(text: str, key: str) -> None:
-    if key == "target":
+    if key in ("target", "as_operator"):
         _check_target(text)
     elif key == "expr_str":
         words = {w for w in _WORD.findall(text) if w not in _FUNCTIONS and not _SYMBOL.match(w)}
@@ -69,7 +66,7 @@ def _check_text(text: str, key: str) -> None:
     elif key in ("in_spec", "out_spec"):
         if text:
             _check_tree(json.loads(text))
-    elif key != "torch_version" and not _NAME.match(text):
+    elif key != "torch_version" and (not _NAME.match(text) or (key == "name" and "." in text)):
         raise Unsafe(f"has a name that is none ({text[:40]!r}), and is refused")
 
 
