@@ -86,10 +86,10 @@ def _passes(bench: Bench) -> float:
 
 def _measure(bench: Bench) -> Measured:
     question = _Question.of(bench)
-    cut, rule, chosen_on, held_out = _threshold(bench, question)
     truth = question.truth(bench.pixels)
-    scores = question.scores(bench, bench.pixels)
     prevalence = float(truth.mean())
+    cut, rule, chosen_on, held_out = _threshold(bench, question, prevalence)
+    scores = question.scores(bench, bench.pixels)
     right = right_at(scores, truth, cut)
     points = [_point(bench, 0.0, right, truth, bench.groups, prevalence)]
     rows = bench.drawn(bench.effort.operating_images)
@@ -112,7 +112,9 @@ def _measure(bench: Bench) -> Measured:
     return Measured(found, columns, images=len(bench.pixels))
 
 
-def _threshold(bench: Bench, question: _Question) -> tuple[float, str, str, OperatingPoint | None]:
+def _threshold(
+    bench: Bench, question: _Question, prevalence: float
+) -> tuple[float, str, str, OperatingPoint | None]:
     """Return the log odds decided at, the rule, on what images, and the decisions on these."""
     pixels, wanted = bench.validation, bench.settings.sensitivity
     half = "0.5, which nothing speaks for but custom"
@@ -124,7 +126,7 @@ def _threshold(bench: Bench, question: _Question) -> tuple[float, str, str, Oper
     if np.isnan(cut):
         return 0.0, half, f"no images: {described} do not tell the classes apart", None
     right = right_at(scores, truth, cut)
-    held_out = _point(bench, 0.0, right, truth, pixels.dataset.groups, None)
+    held_out = _point(bench, 0.0, right, truth, pixels.dataset.groups, prevalence)
     rule = f"the largest threshold whose sensitivity on the validation images reaches {wanted:g}"
     return cut, rule, described, held_out
 
@@ -160,7 +162,7 @@ def _point(
     right: Bools,
     truth: Bools,
     groups: NDArray[np.object_],
-    prevalence: float | None,
+    prevalence: float,
 ) -> OperatingPoint:
     found = decisions(right, truth, groups, prevalence=prevalence, **bench.bootstrap)
     return OperatingPoint(
