@@ -280,7 +280,7 @@ def test_progress_is_told_in_passes_and_never_exceeds_the_plan(bench, tmp_path):
         Shelf(tmp_path),
         tell=lambda *state: told.append(state),
     )
-    assert [t[2] for t in told] == [8, 10, 10, 10]
+    assert [t[2] for t in told] == [8, 10, 10]
     assert {t[3] for t in told} == {10}
 
 
@@ -325,3 +325,21 @@ def test_a_smaller_draw_is_part_of_a_larger_one_and_takes_classes_in_turn(pixels
 )
 def test_durations_are_told_to_one_unit(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_stage_that_failed_is_a_finding(bench, tmp_path):
+    from tests.report.factory import make_results
+
+    from diascope.audit.checks import CHECKS
+
+    plan = steps(
+        bench,
+        predictions=Counted().stage(),
+        maps=Counted(act=raising(ValueError("odd"))).stage(),
+    )
+    done = perform(plan, Shelf(tmp_path))
+    check = CHECKS["stages"]
+    (finding,) = check(make_results(cases=0, stages=done.reports))
+    assert finding.severity == "medium"
+    assert "ValueError: odd" in finding.evidence
+    assert check(make_results(cases=0, stages=done.reports[:1])) == []

@@ -14,6 +14,7 @@ from diascope.audit.cases import RULE
 from diascope.audit.checks import ORDER, run_checks
 from diascope.audit.datachecks.audited import audited_findings
 from diascope.audit.images import Test
+from diascope.audit.mapsummary import with_correct
 from diascope.audit.perform import Done, per_image
 from diascope.audit.positive import positive_classes
 from diascope.audit.results import ModelResult, Results
@@ -83,11 +84,17 @@ def _model(subject: Subject, summary: Summary, done: Done) -> ModelResult:
     parameters = sum(p.numel() for p in subject.model.parameters())
     objective = subject.card.get("objective", {})
     model = summary.model(subject.name, subject.architecture, parameters, objective)
+    table = summary.tables[subject.name]
     found = {
         name: result
         for name, result in done.results[subject.name].items()
         if name in _PARTS and result is not None
     }
+    if len(summary.tables) > 1 and found.get("maps"):
+        columns = {str(column): values.to_numpy() for column, values in table.items()}
+        found["maps"] = with_correct(
+            found["maps"], columns, summary.all_correct, summary.groups, summary.options
+        )
     return replace(model, interface=subject.interface, **found)
 
 

@@ -28,6 +28,8 @@ class AuditSettings(Settings):
     numbers of it that are set otherwise. positive: the classes whose detection is the model's
     purpose, for the operating point; sensitivity: that which its threshold must reach on
     validation images. attributes: columns of the table by whose values accuracy is told apart.
+    input: what is declared of the input of models that were not trained here, see
+    `models.inputs.InputSettings`.
     """
 
     norm: Literal["linf", "l2"] = "l2"
@@ -45,6 +47,7 @@ class AuditSettings(Settings):
     positive: tuple[str, ...] = ()
     sensitivity: float = Field(default=0.9, gt=0, le=1)
     attributes: tuple[str, ...] = ("source",)
+    input: Mapping[str, Any] = Field(default_factory=dict)
     seed: int = 0
 
     @field_validator("epsilons")

@@ -109,7 +109,6 @@ def audit(
     if group_by is not None:
         given["attributes"] = listed(group_by)
     content = override({k: v for k, v in given.items() if v is not None}, assignments)
-    declared = content.pop("input", {})
     settings = validate(AuditSettings, content, "audit")
     results = run(
         models,
@@ -120,7 +119,6 @@ def audit(
         classes=listed(classes),
         size=size,
         elsewhere=elsewhere or (),
-        declared=declared,
         exports={"sarif": sarif, "junit": junit},
     )
     worst = [f for f in results.findings if _rank(f.severity) >= _rank(fail_on or "high")]
@@ -138,7 +136,6 @@ def run(
     classes: list[str] | None = None,
     size: int | None = None,
     elsewhere: Sequence[str] = (),
-    declared: Mapping[str, Any] | None = None,
     exports: Mapping[str, Path | None] | None = None,
     title: str = "",
     command: str = "",
@@ -157,7 +154,9 @@ def run(
     keep_memory()
     settings.build_attack(), settings.build_explainer(), settings.build_effort()
     dataset = open_data(data)
-    subjects = open_subjects(models, classes=classes, size=size, input=declared, sample=dataset)
+    subjects = open_subjects(
+        models, classes=classes, size=size, input=settings.input, sample=dataset
+    )
     others = [open_data(other) for other in elsewhere]
     _make(out)
     with progress() as update:

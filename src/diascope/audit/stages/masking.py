@@ -65,7 +65,8 @@ STAGES.register("masking")(
         passes=passes,
         measure=masking,
         needs=("gradients",),
-        order=60,
+        order=25,
+        beside=True,
         share=0.5,
         effort=("masking_images", "masking_steps", "masking_queries"),
     )
