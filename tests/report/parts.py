@@ -14,6 +14,7 @@ from diascope.audit.parts import (
     Confusion,
     CorruptionScore,
     Elsewhere,
+    Faithful,
     GroupScore,
     Interface,
     Localisation,
@@ -212,10 +213,10 @@ def maps(index: int, masks: bool) -> list[MapScores]:
                 images=128,
                 localisation=localisation,
                 localisation_correct=localisation,
-                measures={
-                    "insertion": share(0.55 + 0.04 * k),
-                    "deletion": share(0.3 - 0.03 * k),
-                    "gini": share(0.5 + 0.1 * k),
+                measures={"gini": share(0.5 + 0.1 * k), "entropy": share(0.8 - 0.1 * k)},
+                faithfulness={
+                    "insertion": faithful(0.55 + 0.04 * k, 0.02 + 0.04 * k),
+                    "deletion": faithful(0.3 - 0.03 * k, 0.03 + 0.03 * k),
                 },
                 steadiness=[
                     Steadiness("noise 0.02", "spearman", share(0.6 + 0.1 * k), 32),
@@ -226,6 +227,11 @@ def maps(index: int, masks: bool) -> list[MapScores]:
             )
         )
     return found
+
+
+def faithful(value: float, better: float) -> Faithful:
+    ahead = around(better, 0.03)
+    return Faithful(share(value), share(0.4), share(0.42), ahead, ahead, 32)
 
 
 def masking(index: int) -> list[MaskingOutcome]:

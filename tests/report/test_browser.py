@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +11,14 @@ import pytest
 from tests.report.factory import make_results
 
 from diascope.report import write_report
+from diascope.report.html import TITLES
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.select import Select  # noqa: E402
-
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 Driver = Any
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    hosts = "--host-resolver-rules=MAP * ~NOTFOUND"
-    for flag in (*FLAGS, hosts, f"--user-data-dir={profile}", "--window-size=1280,900"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +27,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(driver: Driver, report: Path) -> Driver:
-    driver.get_log("browser"), driver.get_log("performance")
-    driver.get("about:blank")
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    driver.get(report.as_uri())
-    return driver
+def page(clean: Driver, report: Path) -> Driver:
+    clean.get(report.as_uri())
+    return clean
 
 
 def shown(driver: Driver, selector: str) -> list[Any]:
-    return [e for e in driver.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()]
+    return driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility())",
+        selector,
+    )
 
 
 def current(driver: Driver) -> str:
@@ -105,7 +74,7 @@ def test_both_models_stand_on_the_page_and_their_pictures_are_drawn(page):
         " return i.naturalWidth; })).then(done, (e) => done(String(e)))"
     )
     assert set(loaded) == {32}
-    assert len(loaded) == 6 * (1 + 2 * (1 + 3 * 4))
+    assert len(loaded) == 6 * (1 + 2 * (3 + 3 * 4))  # maps of three methods
 
 
 def test_the_slider_and_its_keys_change_the_epsilon_of_every_plate(page):
@@ -146,14 +115,19 @@ def test_filters_choose_by_class_and_by_what_the_attack_did(page):
     press(page, Keys.ARROW_RIGHT)
     assert current(page) == "case-5"
     status = Select(page.find_element(By.ID, "filter-status"))
-    status.select_by_value("broken-0")
+    model = Select(page.find_element(By.ID, "filter-model"))
+    status.select_by_value("broken")
+    model.select_by_visible_text("standard")
     assert len(shown(page, ".thumbs button")) == 2
-    status.select_by_value("broken-1")
+    model.select_by_visible_text("pgd-l2")
     assert shown(page, "article.case") == []
     assert page.find_element(By.ID, "nothing").is_displayed()
-    status.select_by_value("any-broken")
+    model.select_by_visible_text("any model")
+    assert len(shown(page, ".thumbs button")) == 2
     page.find_element(By.ID, "eps").send_keys(Keys.HOME)
     assert shown(page, ".thumbs button") == []  # at the smallest epsilon nothing is broken
+    page.find_element(By.ID, "clear").click()
+    assert len(shown(page, ".thumbs button")) == 6
 
 
 def test_the_map_can_stand_alone_and_the_outline_be_taken_away(page):
@@ -167,9 +141,52 @@ def test_the_map_can_stand_alone_and_the_outline_be_taken_away(page):
     assert page.execute_script(display) == "none"
 
 
-def test_a_link_opens_its_case(page, report):
+def test_the_method_of_the_map_is_chosen_by_menu_and_by_key(page):
+    def method() -> str:
+        (caption, _) = shown(page, ".current [data-way] figcaption")
+        return caption.text.splitlines()[0]
+
+    assert method() == "Map, no attack, gradient"
+    Select(page.find_element(By.ID, "method-of")).select_by_visible_text("gradcam")
+    assert method() == "Map, no attack, gradcam"
+    page.execute_script("document.activeElement.blur()")
+    press(page, "n")
+    assert method() == "Map, no attack, gradient"
+
+
+def test_a_link_opens_its_case_its_epsilon_and_its_method_and_follows_the_reader(page, report):
     page.get(f"{report.as_uri()}#case-4")
     assert current(page) == "case-4"
+    page.get("about:blank")
+    page.get(f"{report.as_uri()}#case-5&eps=0.25&map=gradcam")
+    assert current(page) == "case-5"
+    assert page.find_element(By.ID, "eps-now").text == "0.25"
+    assert shown(page, ".current figcaption")[1].text.startswith("Map, no attack, gradcam")
+    press(page, Keys.ARROW_RIGHT, "+")
+    assert page.current_url.endswith("#case-6&eps=0.5&map=gradcam")
+
+
+def test_help_opens_and_closes_by_key_and_the_keys_beneath_it_rest(page):
+    press(page, "?")
+    assert page.find_element(By.ID, "help").is_displayed()
+    assert "the next explanation method" in page.find_element(By.ID, "help").text
+    page.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert current(page) == "case-1"
+    page.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not page.find_element(By.ID, "help").is_displayed()
+    page.find_element(By.ID, "ask").click()
+    assert page.find_element(By.ID, "help").is_displayed()
+
+
+def test_findings_are_counted_first_and_filtered_by_model(page):
+    counts = [e.text for e in shown(page, ".counts a")]
+    assert counts == ["1 high", "1 low", "1 note"]
+    assert len(shown(page, ".finding")) == 3
+    Select(page.find_element(By.ID, "finding-model")).select_by_visible_text("pgd-l2")
+    titles = [e.text for e in shown(page, ".finding h3")]
+    assert titles == ["The maps find the lesion worse than a blob", "Maps were made of logits"]
+    Select(page.find_element(By.ID, "finding-model")).select_by_visible_text("standard")
+    assert len(shown(page, ".finding")) == 3
 
 
 def test_light_and_dark_follow_the_system_and_the_button(page, report):
@@ -194,12 +211,16 @@ def test_light_and_dark_follow_the_system_and_the_button(page, report):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"models": ("m" * 120, "n" * 120, "<o>"), "classes": ("c" * 120, "d e")}],
-    ids=["usual", "long names"],
+    [
+        {},
+        {"models": ("m" * 120, "n" * 120, "<o>"), "classes": ("c" * 120, "d e")},
+        {"models": tuple(f"model {k}" for k in range(6))},
+    ],
+    ids=["usual", "long names", "six models"],
 )
 @pytest.mark.parametrize("width", [360, 800, 1280])
 def test_no_width_makes_the_page_scroll_sideways(page, tmp_path, width, changes):
-    page.get(write_report(make_results(cases=2, **changes), tmp_path / "r.html").as_uri())
+    page.get(write_report(make_results(cases=1, **changes), tmp_path / "r.html").as_uri())
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
@@ -211,13 +232,15 @@ def test_no_words_of_the_figure_are_cut_off(page, tmp_path, width, models):
     page.get(write_report(make_results(models, cases=1), tmp_path / "r.html").as_uri())
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    (chart,) = shown(page, ".chart")
+    charts = shown(page, ".chart")
+    assert len(charts) == 1 + 3 * len(models)  # attacks, reliability clean and attacked
     outside = page.execute_script(
-        "const svg = arguments[0], w = svg.viewBox.baseVal.width, h = svg.viewBox.baseVal.height;"
+        "return arguments[0].flatMap((svg) => {"
+        "const w = svg.viewBox.baseVal.width, h = svg.viewBox.baseVal.height;"
         "return [...svg.querySelectorAll('text')].filter((t) => { const b = t.getBBox();"
         " return b.x < -1 || b.y < -1 || b.x + b.width > w + 1 || b.y + b.height > h + 1; })"
-        ".map((t) => t.textContent)",
-        chart,
+        ".map((t) => t.textContent) })",
+        charts,
     )
     assert outside == []
 
@@ -228,6 +251,9 @@ def test_in_print_every_case_that_fits_is_shown_on_white(page):
     assert len(shown(page, "article.case")) == 6
     assert not shown(page, ".controls")
     assert not shown(page, "#theme")
+    assert not shown(page, "#filter-class")
+    assert len(shown(page, "#rows tbody tr")) == 25
+    assert {e.get_attribute("id") for e in shown(page, "main > section")} == set(TITLES)
     white = "return getComputedStyle(document.body).backgroundColor"
     assert page.execute_script(white) == "rgb(255, 255, 255)"
     pdf = page.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"]
@@ -245,9 +271,37 @@ def test_without_scripts_every_case_stands_on_the_page(page, report):
 
 
 def test_focus_goes_through_the_controls_in_reading_order(page):
-    seen = []
-    for _ in range(24):
+    wanted = ["theme", "ask", "finding-model", "filter-class", "filter-status", "filter-model"]
+    wanted += ["filter-name", "clear", "eps", "method-of", "outline", "previous", "next"]
+    seen = page.execute_script(
+        "return [...document.querySelectorAll('a, button, input, select, summary, [tabindex]')]"
+        ".filter((e) => e.checkVisibility() && e.tabIndex >= 0)"
+        ".map((e) => [e.id, e.tabIndex])"
+    )
+    assert {place for _, place in seen} == {0}  # so that focus goes as the page reads
+    assert [name for name, _ in seen if name in wanted] == wanted
+    names = []
+    for _ in range(3):
         page.switch_to.active_element.send_keys(Keys.TAB)
-        seen.append(page.switch_to.active_element.get_attribute("id") or "")
-    wanted = ["theme", "filter-class", "filter-status", "eps", "outline"]
-    assert [s for s in seen if s in wanted] == wanted
+        names.append(page.switch_to.active_element.get_attribute("id"))
+    assert names[1:] == ["theme", "ask"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_on_shaded_cells_can_be_read(page, theme):
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    worst = page.execute_script(
+        "const paint = document.createElement('canvas').getContext('2d');"
+        "const shade = (...colours) => { for (const c of colours) {"
+        "  paint.fillStyle = c; paint.fillRect(0, 0, 1, 1); }"
+        " return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => { v /= 255;"
+        "  return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })"
+        "  .reduce((s, v, k) => s + v * [0.2126, 0.7152, 0.0722][k], 0); };"
+        "const paper = getComputedStyle(document.body).backgroundColor;"
+        "return Math.min(...[...document.querySelectorAll('td.shade')].map((cell) => {"
+        " const style = getComputedStyle(cell);"
+        " const a = shade(paper, style.backgroundColor), b = shade(style.color);"
+        " return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }))"
+    )
+    assert worst >= 4.5  # WCAG AA

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from diascope.audit.parts import GroupScore
 from diascope.audit.results import ModelResult, Results
 from diascope.report import numbers as n
@@ -34,7 +36,9 @@ def _attribute(results: Results, attribute: str) -> Table:
     else:
         for value in values:
             rows = [_row(results.models[i].name, i, s) for i, s in found[value]]
-            blocks.append(Block(rows, value or n.DASH, _size(found[value][0][1])))
+            first = found[value][0][1]
+            under = "; ".join(filter(None, (_size(first), first.note)))
+            blocks.append(Block(rows, value or n.DASH, under))
     columns = ["Accuracy", "On a scale from 0 to 1", "Less the others", "Under attack"]
     note = f"the {MOST} lowest of {len(found)}" if len(found) > len(values) else ""
     caption = f"By {attribute.replace('_', ' ')}"
@@ -46,11 +50,23 @@ def _row(head: str, index: int | None, score: GroupScore) -> Row:
     cells = [
         cell(score.accuracy, WHY),
         Cell("", svg=drawing),
-        cell(score.rest, WHY, True),
+        _rest(score),
         cell(score.attacked, "not attacked"),
     ]
-    under = _size(score) if index is None else ""
+    under = "; ".join(filter(None, (_size(score), score.note))) if index is None else ""
     return Row(head or n.DASH, cells, under, index)
+
+
+def _rest(score: GroupScore) -> Cell:
+    """Return the difference from the others, strong if it holds for all values at once."""
+    found = cell(score.rest, WHY, True)
+    if not n.has_limits(score.rest_corrected):
+        return found
+    within = (
+        f"; of the same class {n.ranged(score.within, True)}" if n.has_limits(score.within) else ""
+    )
+    title = f"for all values at once {n.interval(score.rest_corrected, True)}{within}"
+    return replace(found, strong=n.excludes_zero(score.rest_corrected), title=title)
 
 
 def _size(score: GroupScore) -> str:
@@ -73,7 +89,8 @@ def elsewhere_table(results: Results) -> Table | None:
 
 def _places(results: Results, model: ModelResult, index: int) -> list[Row]:
     nothing = (float("nan"),) * 3
-    here = model.scores.get("accuracy", nothing)
+    home = next((e.here for e in model.elsewhere if e.here), model.scores)
+    here = home.get("accuracy", nothing)
     attacked = next(
         (
             b
@@ -89,7 +106,7 @@ def _places(results: Results, model: ModelResult, index: int) -> list[Row]:
                 cell(here, WHY),
                 Cell("", svg=dots(Dots(here, attacked, index, "here"))),
                 Cell(""),
-                cell(model.scores.get("auroc"), WHY),
+                cell(home.get("auroc"), WHY),
                 Cell(""),
                 cell(attacked, "not attacked"),
             ],
@@ -107,5 +124,7 @@ def _places(results: Results, model: ModelResult, index: int) -> list[Row]:
             cell(place.attacked, "not attacked"),
         ]
         size = f"{place.images} images of {place.groups}"
+        if place.missing:
+            size += f"; no {n.listed(place.missing, 'or')}"
         rows.append(Row(place.name, cells, size))
     return rows

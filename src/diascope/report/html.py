@@ -22,7 +22,7 @@ from diascope.report.everyday import corruption_tables
 from diascope.report.findings import SEVERITIES, graded
 from diascope.report.glance import differing, glance, large, reference_text
 from diascope.report.groupscores import elsewhere_table, group_tables
-from diascope.report.maptables import map_tables
+from diascope.report.maptables import left_out, map_tables
 from diascope.report.masking import SIGNS, masking
 from diascope.report.operating import matrices, operating_table, rules
 from diascope.report.plates import browser
@@ -95,6 +95,7 @@ def _parts(results: Results) -> dict[str, Any]:
         "elsewhere": elsewhere_table(results),
         "localisation": tables.localisation_tables(results),
         "maps": map_tables(results),
+        "left_out": left_out(results),
         "browser": browser(results),
         "rows": compact(results),
         "missing": card.missing(results),

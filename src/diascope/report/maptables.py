@@ -27,7 +27,7 @@ MISSING = "not measured for this method"
 
 def map_tables(results: Results) -> list[Table]:
     """Return the tables that compare methods; empty where no stage measured maps."""
-    makers = (_localisation, _measures, _steadiness, _sanity)
+    makers = (_localisation, _faithfulness, _measures, _steadiness, _sanity)
     tables = [maker(results) for maker in makers]
     return [table for table in tables if table.blocks]
 
@@ -70,6 +70,30 @@ def _localisation(results: Results) -> Table:
     )
 
 
+def _faithfulness(results: Results) -> Table:
+    blocks = []
+    for model in results.models:
+        found = _of(results, model)
+        keys = list(dict.fromkeys(k for s in found if s is not None for k in s.faithfulness))
+        rows = []
+        for key in sorted(keys, key=_rank):
+            each = [s.faithfulness.get(key) if s is not None else None for s in found]
+            rows.append(
+                Row(
+                    _named(key)[0],
+                    [cell(f.value if f else None, MISSING) for f in each],
+                    ", ".join(filter(None, _named(key)[1:])),
+                )
+            )
+            over = [cell(f.over_random if f else None, MISSING, True) for f in each]
+            centre = [cell(f.over_centre if f else None, MISSING, True) for f in each]
+            rows.append(Row("better than random by", over))
+            rows.append(Row("better than the middle by", centre))
+        if rows:
+            blocks.append(Block(rows, _head(results, model)))
+    return Table("Faithfulness", "", _columns(results), blocks, "above 0: better, either way")
+
+
 def _measures(results: Results) -> Table:
     blocks = []
     for model in results.models:
@@ -85,7 +109,7 @@ def _measures(results: Results) -> Table:
         ]
         if rows:
             blocks.append(Block(rows, _head(results, model)))
-    return Table("Faithfulness and sharpness", "", _columns(results), blocks)
+    return Table("Other measures", "", _columns(results), blocks)
 
 
 def _rank(key: str) -> int:
@@ -155,3 +179,16 @@ def _verdict(scores: MapScores | None) -> Cell:
     if scores is None or scores.passed is None:
         return Cell(n.DASH, why=MISSING)
     return Cell("✓ passed" if scores.passed else "✗ failed", strong=not scores.passed)
+
+
+def left_out(results: Results) -> list[str]:
+    """Return the methods that do not explain a model, and why."""
+    told: dict[str, list[str]] = {}
+    for model in results.models:
+        for scores in model.maps:
+            if scores.left_out:
+                reason = f"{scores.name.replace('_', ' ')}: {scores.left_out}"
+                told.setdefault(reason, []).append(model.name)
+    if len(results.models) == 1:
+        return list(told)
+    return [f"{n.listed(names)}, {reason}" for reason, names in told.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diascope.audit.parts import Confusion, OperatingPoint
 from diascope.audit.results import ModelResult, Results
@@ -12,6 +12,7 @@ from diascope.report.tables import Block, Cell, Row, Table, cell
 
 LARGEST = 12  # classes of a matrix; above, the most frequent confusions are listed
 WHY = "no such image"
+NO_PPV = "no image was called so"
 
 
 def operating_table(results: Results) -> Table | None:
@@ -21,11 +22,17 @@ def operating_table(results: Results) -> Table | None:
         if model.operating is None or not model.operating.points:
             continue
         rows = [_row(results, i, p) for p in sorted(model.operating.points, key=lambda p: p.eps)]
+        if model.operating.validation is not None:
+            chosen = _row(results, i, model.operating.validation)
+            rows.insert(0, replace(chosen, head="where it was chosen"))
         under = f"threshold {n.number(model.operating.threshold)}"
+        if n.defined(model.operating.prevalence):
+            under += f"; PPV and NPV where {n.number(model.operating.prevalence, 2)} are positive"
         blocks.append(Block(rows, model.name, under))
     if not blocks:
         return None
     columns = ["Sensitivity", "0 to 1", "Specificity", "0 to 1", "Missed", "False alarms"]
+    columns += ["PPV", "NPV"]
     return Table(
         "At the operating point", "", [(c, None) for c in columns], blocks, "95% intervals"
     )
@@ -40,6 +47,8 @@ def _row(results: Results, index: int, point: OperatingPoint) -> Row:
         Cell("", svg=_strip(point.specificity, index, "specificity")),
         Cell(str(point.missed), f"of {point.positives}"),
         Cell(str(point.false_alarms), f"of {point.negatives}"),
+        cell(point.ppv, NO_PPV),
+        cell(point.npv, NO_PPV),
     ]
     return Row(head, cells)
 

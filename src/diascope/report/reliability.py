@@ -26,6 +26,7 @@ class Diagram:
     brier: Bounds
     words: str
     images: int
+    by_chance: float  # ECE that a perfect model of this confidence would show
 
 
 def diagrams(results: Results) -> list[Diagram]:
@@ -60,7 +61,9 @@ def _diagram(results: Results, name: str, index: int, found: Calibration) -> Dia
     )
     chart = figure(identity, SIZE, f"Reliability of {name}, {at}", told, body)
     words = _lean(found)
-    return Diagram(name, index, at, chart, found.ece, found.brier, words, found.images)
+    return Diagram(
+        name, index, at, chart, found.ece, found.brier, words, found.images, found.ece_by_chance
+    )
 
 
 def _lean(found: Calibration) -> str:
