@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from diascope.audit.checks import CHECKS
 from diascope.audit.effort import Effort
 from diascope.audit.parts import Confusion, Interface, Operating, OperatingPoint
 from diascope.audit.plan import lacking
-from diascope.audit.positive import positive_classes
+from diascope.audit.positive import DISEASE, positive_classes
 from diascope.audit.settings import AuditSettings
 from diascope.audit.stages import STAGES
 from diascope.audit.stages.confusion import counts
@@ -85,11 +88,10 @@ def bench_of(dataset, tmp_path, *, model=None, validation=None, interface=None, 
         settings=SETTINGS,
         effort=Effort(operating_steps=5, queries=60, **effort),
         device=torch.device("cpu"),
-        scratch=tmp_path,
+        scratch=Path(tempfile.mkdtemp(dir=tmp_path)),
         validation=validation and load_pixels(validation, SIDE, cache=tmp_path / "cache"),
         table=predict(model, pixels),
     )
-    (tmp_path / "told").mkdir(exist_ok=True)
     bench.tell = lambda passes: made.append(passes)
     made.clear()
     return bench
@@ -362,3 +364,63 @@ def test_an_attack_that_leads_to_one_answer_is_found():
     assert found([[10, 20, 20], [20, 10, 20], [20, 20, 10]], three) == []
     (finding,) = found([[10, 38, 2], [2, 46, 2], [2, 38, 10]], three)
     assert "76 of 100" in finding.evidence
+
+
+def test_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(snippets) == 2
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        for text in snippets:
+            exec(compile(text, "operating.md", "exec"), names)
+    assert names["found"].sensitivity.defined
+    assert names["result"].minimal_epsilon.shape == (4,)
+    for word in ("akiec", "opacity", "referable"):
+        assert f"`{word}`" in page
+        assert word in DISEASE
+
+
+def found_by(bench):
+    measured = STAGES["operating"].measure(bench).result
+    return [f.title for f in CHECKS["operating"](results(operating=measured))]
+
+
+def test_the_checks_find_a_darker_device_and_a_faint_boundary(bench, tmp_path):
+    assert found_by(bench) == []
+    levels, labels = spread(0.1, 0.48, 20) + spread(0.3, 0.68, 20), ["benign"] * 20
+    labels += ["malignant"] * 20
+    darker = bench_of(greys(levels, labels), tmp_path)  # each image 0.1 darker than to choose on
+    darker.validation = bench.validation
+    assert found_by(darker) == ["m misses more malignant than it may"]
+    brighter = greys([min(level + 0.4, 1) for level in levels], labels)
+    bright = bench_of(brighter, tmp_path)
+    bright.validation = bench.validation
+    assert found_by(bright) == [
+        "The threshold of m raises more false alarms than where it was chosen"
+    ]
+    near = greys([0.49] * 20 + [0.505] * 19 + [0.48], labels)
+    faint = bench_of(near, tmp_path, validation=near)
+    faint.settings = SETTINGS.model_copy(update={"epsilons": (0.0, 0.012)})
+    assert found_by(faint) == ["m calls most malignant negative at linf eps 0.012"]
+
+
+def test_the_checks_find_a_head_that_never_says_one_class(bench):
+    class Blind(Brightness):
+        def forward(self, x):
+            logits = super().forward(x)
+            return logits - torch.tensor([0.0, 6.0, 0.0])
+
+    def found(model):
+        bench.model, bench.table = model, predict(model, bench.pixels)
+        bench.table["minimal_epsilon"] = np.nan
+        recall = {
+            name: (float(part.mean()),) * 3
+            for name, part in bench.table.correct.groupby(bench.table.label)
+        }
+        recall = {name: recall.get(name, (np.nan,) * 3) for name in CARD["classes"]}
+        confusion = STAGES["confusion"].measure(bench).result
+        return [f.title for f in CHECKS["errors"](results(recall=recall, confusion=confusion))]
+
+    assert found(Blind()) == ["m calls most of malignant benign"]
+    assert found(Brightness()) == []
