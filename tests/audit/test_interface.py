@@ -89,7 +89,7 @@ def findings(subject):
 def test_a_model_that_takes_and_returns_what_it_should_has_no_finding(opened):
     subject = opened("fair")
     assert subject.interface.problems == []
-    assert any("labelled images it is right on 48" in t for t in subject.interface.statements)
+    assert any("labelled images it is right on 60" in t for t in subject.interface.statements)
     assert findings(subject) == []
 
 

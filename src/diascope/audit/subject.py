@@ -29,7 +29,7 @@ from diascope.randomness import derive
 from diascope.settings import validate
 
 SPLIT = "split.csv"
-SAMPLED = 320  # pixels a side of the images of a probe, where the size is not known
+SAMPLED = 256  # pixels a side of the images of a probe, where the size is not known
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,10 @@ def _open(
     names = list(classes or [])
     if len(set(names)) < len(names):
         raise UserError(f"--classes {','.join(names)}: a class is called twice")
-    known = names or list(hints_of(opened.model).classes)
+    hints = hints_of(opened.model)
+    known = names or list(hints.classes)
     if isinstance(sample, Dataset):
-        side = size or settings.size or opened.size or SAMPLED
+        side = size or settings.size or opened.size or hints.size or SAMPLED
         sample = _sample(sample, known, side) if known else None
     found = probe(opened, address, classes=names, size=size, settings=settings, sample=sample)
     if not found.classes:

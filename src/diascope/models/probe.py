@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +29,8 @@ from diascope.models.probing.structure import Hints, hints_of, normalisers
 __all__ = ["MOST", "SIZES", "Found", "Problem", "Sample", "probe"]
 
 SIZES = (224, 256, 299, 512, 384, 128, 64, 32, 28)
-MOST, SECONDS, PASSES = 48, 20.0, 8  # images asked about; for how long, about; how often each
+MOST, FEW = 128, 48  # images asked about, of a small model and of a large one
+_SMALL = 30e6 * 224**2  # parameters times pixels, up to which a model is small
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def probe(
 
     classes: of its outputs, in their order; its own names where it has some. size: as declared.
     sample: real images with labels, from which the scaling of the input is found where none is
-    declared. Costs at most about 8 forward passes of 48 images, fewer of a slow model. Raises
+    declared; a function is given [0, 1] where nothing else is. Costs about 8 forward passes of 128
+    images, of 48 for a large model or a black box. Raises
     `UserError`, one line that begins with `where`, for a model that fails, whose outputs do not
     fit the classes, or are never finite.
     """
@@ -85,7 +86,7 @@ def probe(
     start = declared or Scaling()
     with evaluating(opened.model):
         channels, pixels = _shape(asker, opened, hints, settings, size, start)
-        x, y = _images(asker, sample, channels, pixels, start)
+        x, y = _images(asker, sample, channels, pixels)
         raw = asker.outputs(x, start)
         if raw.ndim != 2 or not raw.is_floating_point():
             labels_apart(asker, raw, names, settings.outputs)
@@ -94,7 +95,9 @@ def probe(
         wild = opened.kind != "callable"
         head, outputs = head_of(asker, x, raw, start, settings.outputs, wild)
         inside = normalisers(opened.model, asker.turned(start(x[:2])))
-        known = Known(declared, inside, hints.candidates, opened.kind in ("run", "timm"))
+        settled = opened.kind in ("run", "timm", "callable")
+        known = Known(declared, inside, hints.candidates, settled)
+        y = None if opened.kind == "callable" else y  # what a function is given is agreed
         scaling = choose_scaling(asker, x, y, known, max(2, raw.shape[1]), head)
         gradients = gives_gradient(asker, x[:2], scaling)
         say_saturation(asker, x, scaling, head)
@@ -161,16 +164,15 @@ def _say_size(asker: Asker, channels: int, size: int, scaling: Scaling) -> None:
 
 
 def _images(
-    asker: Asker, sample: Sample | None, channels: int, size: int, scaling: Scaling
+    asker: Asker, sample: Sample | None, channels: int, size: int
 ) -> tuple[Tensor, Tensor | None]:
     """Return images to ask about, and their labels: real ones, else smooth noise."""
     if sample is None or not len(sample.images):
         generator = torch.Generator().manual_seed(0)
         coarse = torch.rand(LEAST, channels, 7, 7, generator=generator)
         return F.interpolate(coarse, (size, size), mode="bilinear").clamp(0, 1), None
-    began = time.perf_counter()
-    asker.forward(torch.full((2, channels, size, size), 0.5), scaling)
-    each = (time.perf_counter() - began) / 2
-    count = max(LEAST, min(MOST, int(SECONDS / PASSES / max(each, 1e-6))))
+    parameters = sum(p.numel() for p in asker.model.parameters())
+    large = isinstance(asker.model, BlackBox) or parameters * size**2 > _SMALL
+    count = FEW if large else MOST
     labels = None if sample.labels is None else sample.labels[:count]
     return Sample(sample.images[:count]).at(size, channels), labels
