@@ -215,7 +215,7 @@ def _rows(
         label = classes[k % len(classes)]
         views = []
         for _ in models:
-            eps = float(rng.choice(grid))
+            eps = grid[rng.integers(len(grid))]
             other = classes[(k + 1) % len(classes)]
             precision = float(rng.uniform()) if k % 7 else float("nan")
             views.append(

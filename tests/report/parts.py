@@ -121,7 +121,16 @@ def groups(index: int, clean: float, classes: tuple[str, ...]) -> list[GroupScor
     def one(attribute: str, value: str, shift: float) -> GroupScore:
         accuracy = share(clean + shift, 0.06)
         return GroupScore(
-            attribute, value, 80, 71, accuracy, around(shift, 0.07), share(accuracy[0] / 3)
+            attribute,
+            value,
+            80,
+            71,
+            accuracy,
+            around(shift, 0.07),
+            share(accuracy[0] / 3),
+            rest_corrected=around(shift, 0.1),
+            within=around(shift, 0.11),
+            note="few images" if value == "b" else "",
         )
 
     found = [one("class", c, 0.06 - 0.08 * k) for k, c in enumerate(classes)]
@@ -141,7 +150,16 @@ def operating(index: int, classes: tuple[str, ...]) -> Operating:
     def point(eps: float, sensitivity: float, specificity: float) -> OperatingPoint:
         missed, alarms = round(60 * (1 - sensitivity)), round(140 * (1 - specificity))
         return OperatingPoint(
-            eps, 200, 60, 140, share(sensitivity), share(specificity), missed, alarms
+            eps,
+            200,
+            60,
+            140,
+            share(sensitivity),
+            share(specificity),
+            missed,
+            alarms,
+            ppv=share(0.6),
+            npv=share(0.9),
         )
 
     under = point(0.5, 0.22 + 0.5 * min(index, 1), 0.36 + 0.3 * min(index, 1))
@@ -151,6 +169,8 @@ def operating(index: int, classes: tuple[str, ...]) -> Operating:
         0.31,
         "140 validation images",
         [point(0.0, 0.9, 0.81), under],
+        validation=point(0.0, 0.9, 0.84),
+        prevalence=0.3,
     )
 
 

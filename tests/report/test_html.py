@@ -11,7 +11,7 @@ import pytest
 from tests.report.factory import bare_results, make_results
 
 from diascope.audit.results import Finding, Results
-from diascope.report import pictures, write_report
+from diascope.report import pictures, plates, write_report
 from diascope.report.html import TITLES, render_report
 from diascope.report.plates import browser
 
@@ -189,6 +189,8 @@ def test_48_cases_of_three_models_and_methods_and_10000_rows_stay_under_15_mb(
     encoded: dict[tuple[object, ...], str] = {}  # each picture is encoded once, and stands 24 times
     for name in ("photograph", "heat_map", "perturbation"):
         monkeypatch.setattr(pictures, name, once(getattr(pictures, name), encoded))
+    monkeypatch.setattr(pictures, "outline", once(pictures.outline, encoded))
+    monkeypatch.setattr(plates, "alike", lambda a, b: 0.5)
     path = write_report(results, tmp_path / "report.html")
     assert 8_000_000 < path.stat().st_size < 15_000_000
 

@@ -32,7 +32,8 @@ def operating_table(results: Results) -> Table | None:
     if not blocks:
         return None
     columns = ["Sensitivity", "0 to 1", "Specificity", "0 to 1", "Missed", "False alarms"]
-    columns += ["PPV", "NPV"]
+    if any(n.defined(p.ppv[0]) or n.defined(p.npv[0]) for p in _points(results)):
+        columns += ["PPV", "NPV"]
     return Table(
         "At the operating point", "", [(c, None) for c in columns], blocks, "95% intervals"
     )
@@ -47,10 +48,14 @@ def _row(results: Results, index: int, point: OperatingPoint) -> Row:
         Cell("", svg=_strip(point.specificity, index, "specificity")),
         Cell(str(point.missed), f"of {point.positives}"),
         Cell(str(point.false_alarms), f"of {point.negatives}"),
-        cell(point.ppv, NO_PPV),
-        cell(point.npv, NO_PPV),
     ]
+    if any(n.defined(p.ppv[0]) or n.defined(p.npv[0]) for p in _points(results)):
+        cells += [cell(point.ppv, NO_PPV), cell(point.npv, NO_PPV)]
     return Row(head, cells)
+
+
+def _points(results: Results) -> list[OperatingPoint]:
+    return [p for m in results.models if m.operating is not None for p in m.operating.points]
 
 
 def _strip(bounds: tuple[float, float, float], index: int, name: str) -> str:
