@@ -6,6 +6,7 @@ import math
 
 from diascope.attacks import APGD, FAB, FGSM, PGD, Attack
 from diascope.audit.masking.noise import DRAWS as NOISES
+from diascope.audit.masking.question import FEWEST
 from diascope.audit.masking.stand import FEW, TARGETS
 from diascope.audit.masking.stochastic import DRAWS
 from diascope.audit.masking.unbounded import STEPS
@@ -54,5 +55,8 @@ def most(
     black_box = 2 * (queries + 8) + others * pgd
     each = shared + unbounded + NOISES + longer + 3 * own + losses + black_box
     each += 6 + 2 + own + 2  # gradients; two answers; on the logarithm; at 8 bits
-    looked = 4 * own + DRAWS * (own + 2) + 40  # eps 0, returned, batches, averaged; differences
-    return images * each + few * looked + FROZEN * (20 + 2 * epsilons)
+    looked = 3 * own + 40  # returned, two batches; differences
+    fewest = own + DRAWS * (own + 2)  # eps 0, averaged
+    return (
+        images * each + few * looked + min(images, FEWEST) * fewest + FROZEN * (20 + 2 * epsilons)
+    )

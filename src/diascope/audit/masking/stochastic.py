@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diascope.audit.masking import MASKING
 from diascope.audit.masking.averaged import Averaged
-from diascope.audit.masking.question import Question
+from diascope.audit.masking.question import FEWEST, Question
 from diascope.audit.masking.stand import Stand
 from diascope.audit.parts import MaskingOutcome
 from diascope.models.heads import is_correct
@@ -31,7 +31,7 @@ ASKED = Question(
 def stochastic(stand: Stand) -> MaskingOutcome:
     """Ask twice about the same batch; where the answers differ attack the mean of several draws.
 
-    On at most 16 images. The accuracies compared are means over fresh draws of the model, at the
+    On at most 8 images. The accuracies compared are means over fresh draws of the model, at the
     points of the main attack and at those of the same attack on averaged logits.
     """
     before = _state(stand.x)
@@ -45,7 +45,7 @@ def stochastic(stand: Stand) -> MaskingOutcome:
     evidence = f"two forward passes of one batch differ by up to {apart:.3g} in a logit"
     if stand.why_not or stand.eps == 0:
         return ASKED.decided(False, f"{evidence}; not attacked ({stand.why_not})", apart=apart)
-    rows = stand.few
+    rows = stand.few[:FEWEST]
     alone = _accuracy(stand, stand.reference.points[: len(rows)], rows)
     points = stand.run(
         stand.main, stand.eps, rows, purpose="averaged", model=Averaged(stand.target, DRAWS)
