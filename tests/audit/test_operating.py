@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks import operating as benchmark
 from tests.audit.test_checks import SURE, results
 from torch import nn
 
@@ -424,3 +425,18 @@ def test_the_checks_find_a_head_that_never_says_one_class(bench):
 
     assert found(Blind()) == ["m calls most of malignant benign"]
     assert found(Brightness()) == []
+
+
+def test_the_benchmark_tells_one_model_in_a_table(tmp_path, monkeypatch):
+    levels = spread(0.1, 0.9, 30)
+    labels = ["benign", "malignant", "other"] * 10
+    data = greys(levels, labels, ["train"] * 10 + ["val"] * 10 + ["test"] * 10)
+    monkeypatch.setenv("DIASCOPE_CACHE", str(tmp_path))
+    subject = Subject("m", Brightness(), None, {k: v for k, v in CARD.items() if k != "data"})
+    settings = SETTINGS.model_copy(update={"effort": {"operating_steps": 2}})
+    found = benchmark.measured(subject, data, settings)
+    assert found.points[0].images == 10
+    assert found.validation.images == 10
+    text = benchmark.table(found)
+    assert len(text.splitlines()) == 2 + 2 + 1 + len(found.points)
+    assert f"| {found.points[0].missed} of 3 |" in text

@@ -142,7 +142,8 @@ def decisions(
     Intervals by a bootstrap over groups, at a threshold that stands still. prevalence: in [0, 1];
     None for the share of positive images here, which is the clinic's only where the images were
     not chosen by class. The limits of ppv and npv are NaN where sensitivity or specificity has
-    none, and those at the limits of both, which is wider, where one of them is 0 or 1. Raises `UserError` for a prevalence outside [0, 1].
+    none, and those at the limits of both, which is wider, where one of them is 0 or 1. Raises
+    `UserError` for a prevalence outside [0, 1].
     """
     good, truth = np.asarray(right, dtype=bool), np.asarray(positive, dtype=bool)
     share = float(truth.mean()) if len(truth) else float("nan")
