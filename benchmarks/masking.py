@@ -24,6 +24,17 @@ from diascope.audit.masking import MASKING, run_masking
 from diascope.audit.masking.stand import Stand
 
 Record = dict[str, Any]
+SHOWN = (  # what of the honest nets is printed beside the verdicts
+    ("plateau", "points"),
+    ("gradients", "saturated"),
+    ("gradients", "zero_cross_entropy"),
+    ("agreement", "disagree"),
+    ("agreement", "median_error"),
+    ("agreement", "cosine"),
+    ("losses", "points"),
+    ("contract", "batch"),
+    ("contract", "apart"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> list[Record]:
@@ -44,12 +55,13 @@ def main(argv: Sequence[str] | None = None) -> list[Record]:
                     o.name: [o.verdict, o.evidence if o.verdict == "failed" else ""]
                     for o in outcomes
                 },
+                "numbers": {o.name: o.numbers for o in outcomes},
                 **shared,
             }
         )
         append(args.results, Path(__file__).stem, records[-1])
         print(line(records[-1]), flush=True)
-    print("\n".join([*setting_lines(records[-1]), *table(records)]))
+    print("\n".join([*setting_lines(records[-1]), *table(records), *ranges(records)]))
     return records
 
 
@@ -124,6 +136,17 @@ def table(records: Sequence[Record]) -> list[str]:
             f"{place:>2} {name:<15}{verdicts.count('failed'):>9} of {len(verdicts):<3}"
             f"{verdicts.count('undecided'):>11}{built.count('failed'):>12} of {len(built)}"
         )
+    return lines
+
+
+def ranges(records: Sequence[Record]) -> list[str]:
+    """Return between what the numbers of some checks lie for the honest nets."""
+    honest = [r["numbers"] for r in records if r["kind"] == "honest"]
+    lines = []
+    for check, number in SHOWN:
+        values = [numbers[check][number] for numbers in honest if number in numbers[check]]
+        if values:
+            lines.append(f"honest, {check}, {number}: {min(values):.3g} to {max(values):.3g}")
     return lines
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from benchmarks import masking
 from benchmarks.masked_nets import PLACES, pictures
 from tests.audit.benches import bench_of, pixels_of, results_of, told
 from torch import nn
@@ -113,3 +117,34 @@ def test_a_model_that_returns_one_class_gives_no_verdict_on_attacks():
     word = {o.name: o.verdict for o in STAGES["masking"].measure(made).result}
     assert word["iterative"] == "undecided"  # seven of 20 images are right, one too few
     assert "passed" not in {word[n] for n in MASKING if n not in ("stochastic", "logits")}
+
+
+def test_the_benchmark_writes_a_record_a_net_and_counts(tmp_path, capsys):
+    masking.main(["--quick", "--results", str(tmp_path)])
+    lines = [json.loads(line) for line in (tmp_path / "masking.jsonl").read_text().splitlines()]
+    assert [(r["kind"], r["name"]) for r in lines] == [
+        ("honest", "linear"),
+        ("planted", "rounds its pixels"),
+    ]
+    assert lines[1]["outcomes"]["gradients"][0] == "failed"
+    assert lines[1]["numbers"]["gradients"]["zero_margin"] == 1
+    printed = capsys.readouterr().out
+    assert re.search(r" 7 gradients +0 of 1 +0 +1 of 1\n", printed)
+
+
+def test_the_snippet_of_the_page_runs(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "masking.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    x, y = pictures(12, 3)
+    exec(snippet, {"model": Places(), "x": x, "y": y, "ids": torch.arange(12)})
+    told_lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told_lines] == [str(n) for n in range(1, 15)]
+
+
+def test_the_page_names_every_check():
+    page = (Path(__file__).parents[2] / "docs" / "masking.md").read_text()
+    rows = re.findall(r"^\| (\d+) (\w+) \|", page, re.MULTILINE)
+    made = bench(Places(), count=3)
+    outcomes = STAGES["masking"].measure(made).result
+    expected = [(str(o.number), o.name) for o in outcomes]
+    assert rows == 2 * expected  # what each asks, and what was measured of it
