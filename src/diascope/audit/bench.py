@@ -83,13 +83,22 @@ class Bench:
         """Return the path of a checkpoint of this stage; gone once the stage is done."""
         return self.scratch / f"{name}.safetensors"
 
-    def drawn(self, count: int | None, pixels: Pixels | None = None) -> Rows:
+    def drawn(
+        self,
+        count: int | None,
+        pixels: Pixels | None = None,
+        among: NDArray[np.bool_] | None = None,
+    ) -> Rows:
         """Return the rows of at most `count` images, drawn by hashed id, each class in its turn.
 
-        A smaller draw is part of a larger one, so that stages attack the same images.
+        A smaller draw is part of a larger one, so that stages attack the same images. among: (N,)
+        the images that may be drawn; None for all.
         """
         pixels = self.pixels if pixels is None else pixels
-        return drawn(pixels, count, self.settings.seed)
+        if among is None:
+            return drawn(pixels, count, self.settings.seed)
+        rows = np.flatnonzero(among)
+        return rows[drawn(pixels.take(rows), count, self.settings.seed)] if len(rows) else rows
 
     def batches(self, rows: Rows) -> Iterator[Rows]:
         """Yield rows in pieces of `batch_size`."""

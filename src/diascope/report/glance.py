@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from diascope.audit.checks.masking import believed
 from diascope.audit.parts import Bounds, CorruptionScore, MaskingOutcome, OperatingPoint
 from diascope.audit.results import Comparison, ModelResult, Results
 from diascope.report import numbers as n
@@ -90,10 +91,7 @@ def masked(outcomes: Sequence[MaskingOutcome]) -> str:
     """Return whether the robustness figure can be believed, in a word; empty if not checked."""
     if not outcomes:
         return ""
-    verdicts = [o.verdict for o in outcomes]
-    if "failed" in verdicts:
-        return "no"
-    return "yes" if verdicts.count("passed") > len(verdicts) / 2 else "undecided"
+    return {True: "yes", False: "no", None: "undecided"}[believed(list(outcomes))]
 
 
 def _each(results: Results, read: Callable[[ModelResult], Cell]) -> list[Cell]:

@@ -54,7 +54,10 @@ def reported(stand: Stand) -> MaskingOutcome:
     threat = f"{stand.norm} eps {stand.eps:.4g}, white box, untargeted"
     how = described(stand.main)
     overall = _interval(stand, stands, stand.group_names)
-    evidence = f"{threat}, {how}: accuracy {overall:.2f} of {len(stands)}; {', '.join(told)}"
+    known = " that are right without an attack" if len(stand.rows) == len(stands) else ""
+    evidence = (
+        f"{threat}, {how}: accuracy {overall:.2f} of {len(stands)} images{known}; {', '.join(told)}"
+    )
     if apart:
         evidence = f"{', '.join(apart)} differs greatly from the others; {evidence}"
     if not overall.defined:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diascope.attacks import Attack
 from diascope.audit.bench import Bench
 from diascope.audit.masking import run_masking
@@ -34,9 +37,18 @@ def passes(bench: Bench) -> float:
     )
 
 
+def _correct(bench: Bench) -> NDArray[np.bool_] | None:
+    return bench.table.correct.to_numpy(dtype=bool) if "correct" in bench.table else None
+
+
 def masking(bench: Bench) -> Measured:
-    """Run the checks on some of the images, the same that other attacks are run on."""
-    rows = bench.drawn(bench.effort.masking_images)
+    """Run the checks on some of the images that are classified correctly without an attack.
+
+    The others are broken already, and say nothing of an attack.
+    """
+    rows = bench.drawn(bench.effort.masking_images, among=_correct(bench))
+    if not len(rows):  # the checks say themselves why nothing can be decided
+        rows = bench.drawn(bench.effort.masking_images)
     stand = Stand(
         bench.model,
         bench.pixels.x(rows, bench.device),
