@@ -108,3 +108,27 @@ def test_explanations_name_every_member():
     maps = {"localisation", "sharpness", "colour", "agreement", "faithfulness"}
     missing += [n for n in MEASURES if MEASURES[n].family in maps and f"`{n}`" not in text]
     assert not missing
+
+
+def test_audit(demo):
+    from diascope.audit.effort import Effort, effort
+    from diascope.audit.stages import STAGES
+
+    names: dict[str, object] = {}
+    for line, text in snippets("audit.md"):
+        exec(compile("\n" * line + text, DOCS / "audit.md", "exec"), names)
+    assert (demo / "audit" / "report.html").exists()
+    assert names["results"].complete
+    text = (DOCS / "audit.md").read_text()
+    for name in STAGES:
+        assert f"| `{name}` |" in text, name
+    for name in Effort.model_fields:
+        cells = re.search(rf"^\| `{name}` \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE).groups()
+        values = (getattr(effort(budget), name) for budget in ("quick", "standard", "thorough"))
+        assert list(cells) == [_told(value) for value in values], name
+
+
+def _told(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "all" if value is None else str(value)

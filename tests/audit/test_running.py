@@ -343,3 +343,39 @@ def test_a_stage_that_failed_is_a_finding(bench, tmp_path):
     assert finding.severity == "medium"
     assert "ValueError: odd" in finding.evidence
     assert check(make_results(cases=0, stages=done.reports[:1])) == []
+
+
+def test_the_main_attack_is_not_run_twice(bench, tmp_path, monkeypatch):
+    from diascope.audit.stages import STAGES, attacks
+
+    bench.effort = bench.effort.model_copy(
+        update={"attacks": ("pgd", "apgd"), "curve_images": 30, "attack_images": 20}
+    )
+    bench.settings = bench.settings.model_copy(update={"effort": {"attacks": ("pgd", "apgd")}})
+    curve = STAGES["curve"].measure(bench)
+    bench.table = bench.table.assign(**curve.columns)
+    asked = []
+    real = attacks.minimal_on_grid
+    monkeypatch.setattr(
+        attacks,
+        "minimal_on_grid",
+        lambda model, x, y, attack, grid, **options: (
+            asked.append(type(attack).__name__) or real(model, x, y, attack, grid, **options)
+        ),
+    )
+    measured = STAGES["attacks"].measure(bench)
+    assert asked == ["APGD"]
+    assert [c.name for c in measured.result] == ["pgd", "apgd", "worst case"]
+    rows = bench.drawn(20)
+    known = curve.columns["minimal_epsilon"][rows]
+    np.testing.assert_array_equal(measured.columns["pgd:minimal_epsilon"][rows], known)
+    together = measured.result[2].accuracy
+    assert all(
+        w[0] <= min(a[0], b[0])
+        for w, a, b in zip(
+            together, measured.result[0].accuracy, measured.result[1].accuracy, strict=True
+        )
+    )
+    bench.table = bench.table.drop(columns="minimal_epsilon")
+    STAGES["attacks"].measure(bench)
+    assert asked == ["APGD", "PGD", "APGD"]

@@ -17,20 +17,20 @@ class Effort(Settings):
     cases: how many are shown with pictures.
     """
 
-    curve_images: int | None = 500
+    curve_images: int | None = 250
     curve_steps: int = 20
     attacks: tuple[str, ...] = ("pgd", "apgd", "apgd-margin", "square")
-    attack_images: int | None = 128
-    queries: int = 500
-    masking_images: int = 64
+    attack_images: int | None = 64
+    queries: int = 200
+    masking_images: int = 48
     masking_steps: int = 20
-    masking_queries: int = 300
+    masking_queries: int = 200
     corruption_images: int | None = 250
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    operating_images: int | None = 250
+    operating_images: int | None = 128
     operating_steps: int = 20
     operating_epsilons: Literal["all", "reference"] = "all"
-    calibration_images: int | None = 250
+    calibration_images: int | None = 128
     elsewhere_images: int | None = 500
     explainers: tuple[str, ...] = ("gradient", "smoothgrad", "gradcam")
     map_images: int | None = 128
@@ -41,23 +41,23 @@ class Effort(Settings):
 
 
 _QUICK: dict[str, Any] = {
-    "curve_images": 64,
+    "curve_images": 48,
     "curve_steps": 10,
     "attacks": ("pgd",),
     "attack_images": 32,
     "queries": 100,
-    "masking_images": 16,
-    "masking_steps": 10,
-    "masking_queries": 100,
-    "corruption_images": 48,
+    "masking_images": 12,
+    "masking_steps": 8,
+    "masking_queries": 60,
+    "corruption_images": 32,
     "severities": (1, 3, 5),
-    "operating_images": 48,
+    "operating_images": 32,
     "operating_steps": 10,
     "operating_epsilons": "reference",
-    "calibration_images": 48,
+    "calibration_images": 32,
     "elsewhere_images": 200,
     "explainers": ("gradient", "gradcam"),
-    "map_images": 48,
+    "map_images": 32,
     "faithfulness_images": 8,
     "steadiness_images": 8,
     "sanity_images": 4,

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from diascope.attacks import Attack, BoundaryAttack
-from diascope.audit.attackers import access_of, fits, minimal_on_grid, named, passes_of
+from diascope.audit.attackers import (
+    access_of,
+    fits,
+    main_attack,
+    minimal_on_grid,
+    named,
+    passes_of,
+)
 from diascope.audit.bench import Bench
 from diascope.audit.parts import AttackCurve, Bounds
 from diascope.audit.stages import STAGES, Measured, Stage, blank
@@ -29,7 +36,12 @@ def _cost(bench: Bench, attack: Attack) -> float:
 
 
 def _passes(bench: Bench) -> float:
-    return sum(_cost(bench, attack) for attack in _attacks(bench).values())
+    main, effort = main_attack(bench.settings, bench.subject), bench.effort
+    curve, here = (len(bench.drawn(n)) for n in (effort.curve_images, effort.attack_images))
+    return sum(
+        1.0 if attack == main and curve >= here else _cost(bench, attack)
+        for attack in _attacks(bench).values()
+    )
 
 
 def _measure(bench: Bench) -> Measured:
@@ -37,7 +49,8 @@ def _measure(bench: Bench) -> Measured:
     curves, columns = [], {}
     for name, attack in _attacks(bench).items():
         minimal = blank(bench)
-        minimal[rows] = _minimal(bench, name, attack)
+        known = _known(bench, attack)
+        minimal[rows] = _minimal(bench, name, attack) if known is None else known
         columns[f"{name}:minimal_epsilon"] = minimal
         settings = to_settings(attack)
         settings.pop("eps", None)
@@ -50,6 +63,14 @@ def _measure(bench: Bench) -> Measured:
         curves.append(AttackCurve("worst case", {}, "white box", len(rows), accuracy))
         columns["worst:minimal_epsilon"] = worst
     return Measured(curves, columns, images=len(rows))
+
+
+def _known(bench: Bench, attack: Attack) -> np.ndarray | None:
+    """Return what the audit's curve found of these images, where it is of this attack."""
+    if "minimal_epsilon" not in bench.table or attack != main_attack(bench.settings, bench.subject):
+        return None
+    found = bench.table.minimal_epsilon.to_numpy()[bench.drawn(bench.effort.attack_images)]
+    return None if np.isnan(found).any() else found
 
 
 def _minimal(bench: Bench, name: str, attack: Attack) -> np.ndarray:
@@ -89,6 +110,6 @@ ATTACKS = STAGES.register("attacks")(
         measure=_measure,
         order=20,
         share=0.4,
-        effort=("attacks", "attack_images", "curve_steps", "queries"),
+        effort=("attacks", "attack_images", "curve_images", "curve_steps", "queries"),
     )
 )
