@@ -32,7 +32,9 @@ def pixels(tmp_path):
 
 @pytest.fixture
 def bench(pixels, tmp_path):
-    return make(pixels, Eyes(1.0))
+    made = make(pixels, Eyes(1.0))
+    made.scratch = tmp_path / "scratch"
+    return made
 
 
 def make(pixels, model, name="eyes", **settings):

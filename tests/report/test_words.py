@@ -8,7 +8,7 @@ from tests.report.factory import around, bare_results, make_results
 
 from diascope.audit.parts import Localisation
 from diascope.report.answers import belief, elsewhere
-from diascope.report.words import broken_at, difference_statements, sizes
+from diascope.report.words import broken_at, curve_images, difference_statements, sizes
 from diascope.report.words import verdict as answers
 
 
@@ -143,3 +143,14 @@ def test_a_place_that_loses_nothing_is_not_said_to_lose():
 
     assert told(0.02, -0.05, 0.09) == "Accuracy is not shown to change at another hospital."
     assert told(-0.06, -0.09, -0.03) == "Accuracy rises by 0.06 at another hospital."
+
+
+def test_the_curve_says_on_how_many_images_it_was_measured():
+    results = make_results(cases=0)
+    all_of_them = [replace(m, attacked=300) for m in results.models]
+    assert curve_images(replace(results, models=all_of_them)) == ""
+    assert (
+        curve_images(replace(results, models=[replace(m, attacked=0) for m in all_of_them])) == ""
+    )
+    some = [replace(m, attacked=48) for m in all_of_them]
+    assert curve_images(replace(results, models=some)).startswith("Measured on 48 of the 300")

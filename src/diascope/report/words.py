@@ -199,6 +199,18 @@ def _count(count: int, one: str, many: str) -> str:
     return f"{count:,} {one if count == 1 else many}".replace(",", "\u202f")
 
 
+def curve_images(results: Results) -> str:
+    """Return on how many images the curves were measured, where these are not all."""
+    images, counts = results.data.get("images") or 0, {m.attacked for m in results.models}
+    if counts <= {0, images}:
+        return ""
+    told = n.listed([f"{count:,}".replace(",", "\u202f") for count in sorted(counts)])
+    return (
+        f"Measured on {told} of the {_count(images, 'image', 'images')}, drawn by lot, each class "
+        "in its turn; so the accuracy at eps 0 may differ from that of all."
+    )
+
+
 def broken_at(model: ModelResult, norm: str) -> str:
     """Return the median of the minimal epsilons in words."""
     median = model.median_epsilon
