@@ -146,6 +146,25 @@ def test_the_column_of_scores_says_every_decision_again(bench):
     assert (called & ~truth).sum() == measured.result.points[0].false_alarms
 
 
+def test_the_rule_and_the_prevalence_may_be_set(bench):
+    asked = {"threshold": "youden", "prevalence": 0.02}
+    bench.settings = bench.settings.model_copy(update=asked)
+    found = STAGES["operating"].measure(bench).result
+    assert "Youden" in found.rule
+    assert found.prevalence == 0.02
+    clean = found.points[0]
+    sensitivity, specificity = clean.sensitivity[0], clean.specificity[0]
+    true, false = 0.02 * sensitivity, 0.98 * (1 - specificity)
+    assert clean.ppv[0] == pytest.approx(true / (true + false))
+    bench.settings = bench.settings.model_copy(update={"threshold": "half"})
+    bench.scratch = bench.scratch / "half"
+    half = STAGES["operating"].measure(bench).result
+    assert half.threshold == 0.5
+    assert half.validation is None
+    youden = [p.sensitivity[0] + p.specificity[0] for p in (clean, half.points[0])]
+    assert youden[0] >= youden[1]
+
+
 def test_without_validation_it_is_a_half_and_said_so(bench):
     bench.validation = None
     found = STAGES["operating"].measure(bench).result
@@ -300,6 +319,8 @@ def test_a_sensitivity_below_the_wanted_one_is_found():
     assert finding.count == 15
     asked_less = replace(results(operating=bad), settings={"sensitivity": 0.7})
     assert CHECKS["operating"](asked_less) == []
+    another_rule = replace(results(operating=bad), settings={"threshold": "youden"})
+    assert CHECKS["operating"](another_rule) == []
 
 
 def test_a_threshold_that_does_not_carry_over_is_found():

@@ -26,9 +26,11 @@ class AuditSettings(Settings):
     shown under attack. replicates: of the bootstrap. data_checks: whether images are checked for
     duplicates, leakage and shortcuts. budget: how hard to try, see `effort.Effort`; effort: the
     numbers of it that are set otherwise. positive: the classes whose detection is the model's
-    purpose, for the operating point; sensitivity: that which its threshold must reach on
-    validation images. attributes: columns of the table by whose values accuracy is told apart.
-    input: what is declared of the input of models that were not trained here, see
+    purpose, for the operating point; threshold: the rule that chooses its threshold on validation
+    images (see `evaluation.operating.choose_threshold`); sensitivity: that which it must reach
+    there; prevalence: of disease where the model is to be used, for predictive values, None for
+    that of the audited images. attributes: columns of the table by whose values accuracy is told
+    apart. input: what is declared of the input of models that were not trained here, see
     `models.inputs.InputSettings`.
     """
 
@@ -45,7 +47,9 @@ class AuditSettings(Settings):
     budget: Budget = "standard"
     effort: Mapping[str, Any] = Field(default_factory=dict)
     positive: tuple[str, ...] = ()
+    threshold: Literal["sensitivity", "youden", "half"] = "sensitivity"
     sensitivity: float = Field(default=0.9, gt=0, le=1)
+    prevalence: float | None = Field(default=None, gt=0, lt=1)
     attributes: tuple[str, ...] = ("source",)
     input: Mapping[str, Any] = Field(default_factory=dict)
     seed: int = 0

@@ -23,8 +23,10 @@ def operating(results: Results) -> list[Finding]:
 
 
 def _missing(results: Results, model: ModelResult, operating: Operating) -> Iterator[Finding]:
-    """Find a sensitivity below the wanted one beyond doubt."""
+    """Find a sensitivity below the wanted one beyond doubt, where one is wanted."""
     clean, wanted = operating.points[0], float(results.settings.get("sensitivity", 0.9))
+    if results.settings.get("threshold", "sensitivity") != "sensitivity":
+        return
     if clean.eps > 0 or not clean.sensitivity[2] < wanted:
         return
     held_out = operating.validation
@@ -84,7 +86,7 @@ def _moved(model: ModelResult, operating: Operating) -> Iterator[Finding]:
 
 def _turned(results: Results, model: ModelResult, operating: Operating) -> Iterator[Finding]:
     """Find the smallest faint attack under which a coin would find more."""
-    clean = operating.points[0]
+    clean = operating.unattacked
     for point in operating.points[1:]:
         change = root_mean_square(results, point.eps)
         lost = point.sensitivity[2] < min(0.5, clean.sensitivity[1])

@@ -87,7 +87,7 @@ def _passes(bench: Bench) -> float:
 def _measure(bench: Bench) -> Measured:
     question = _Question.of(bench)
     truth = question.truth(bench.pixels)
-    prevalence = float(truth.mean())
+    prevalence = bench.settings.prevalence or float(truth.mean())
     cut, rule, chosen_on, held_out = _threshold(bench, question, prevalence)
     scores = question.scores(bench, bench.pixels)
     right = right_at(scores, truth, cut)
@@ -96,6 +96,9 @@ def _measure(bench: Bench) -> Measured:
     minimal = blank(bench)
     if _epsilons(bench):
         minimal[rows] = _attacked(bench, question.at(bench, cut), rows, truth[rows])
+    before = None
+    if _epsilons(bench) and len(rows) < len(truth):
+        before = _point(bench, 0.0, right[rows], truth[rows], bench.groups[rows], prevalence)
     for eps in _epsilons(bench):
         stands = minimal[rows] > eps
         points.append(_point(bench, eps, stands, truth[rows], bench.groups[rows], prevalence))
@@ -107,6 +110,7 @@ def _measure(bench: Bench) -> Measured:
         points=points,
         validation=held_out,
         prevalence=prevalence,
+        drawn=before,
     )
     columns = {"positive_log_odds": scores, "threshold:minimal_epsilon": minimal}
     return Measured(found, columns, images=len(bench.pixels))
@@ -116,18 +120,24 @@ def _threshold(
     bench: Bench, question: _Question, prevalence: float
 ) -> tuple[float, str, str, OperatingPoint | None]:
     """Return the log odds decided at, the rule, on what images, and the decisions on these."""
-    pixels, wanted = bench.validation, bench.settings.sensitivity
+    pixels, wanted, how = bench.validation, bench.settings.sensitivity, bench.settings.threshold
     half = "0.5, which nothing speaks for but custom"
+    if how == "half":
+        return 0.0, half, "no images: 0.5 was asked for", None
     if pixels is None:
         return 0.0, half, "no images: the model's validation images are not known", None
     truth, scores = question.truth(pixels), question.scores(bench, pixels)
-    cut = choose_threshold(scores, truth, rule="sensitivity", wanted=wanted)
+    cut = choose_threshold(scores, truth, rule=how, wanted=wanted)
     described = f"{len(pixels)} validation images, {int(truth.sum())} positive"
     if np.isnan(cut):
         return 0.0, half, f"no images: {described} do not tell the classes apart", None
     right = right_at(scores, truth, cut)
     held_out = _point(bench, 0.0, right, truth, pixels.dataset.groups, prevalence)
-    rule = f"the largest threshold whose sensitivity on the validation images reaches {wanted:g}"
+    rule = (
+        f"the largest threshold whose sensitivity on the validation images reaches {wanted:g}"
+        if how == "sensitivity"
+        else "the largest sensitivity + specificity on the validation images (Youden's index)"
+    )
     return cut, rule, described, held_out
 
 
