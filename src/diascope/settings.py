@@ -85,7 +85,10 @@ def _one_line(model: type[Settings], error: ValidationError, where: str) -> str:
 
 def _keys_at(model: Any, path: list[str]) -> list[str]:
     for part in path:
-        model = model.model_fields[part].annotation if part in model.model_fields else model
+        if hasattr(model, "model_fields"):
+            model = model.model_fields[part].annotation if part in model.model_fields else model
+        elif args := typing.get_args(model):  # a mapping: whatever the key, the value's keys
+            model = args[-1]
         if isinstance(model, types.UnionType) or typing.get_origin(model) is typing.Union:
             options = [a for a in typing.get_args(model) if hasattr(a, "model_fields")]
             model = options[0] if options else model
