@@ -138,6 +138,19 @@ def test_the_threshold_is_chosen_on_validation_and_the_attack_is_aimed_at_it(ben
     assert sum(made) <= STAGES["operating"].passes(bench)
 
 
+def test_under_attack_the_same_images_are_told_of_without_it(bench):
+    assert STAGES["operating"].measure(bench).result.drawn is None  # all are attacked
+    bench.effort = bench.effort.model_copy(update={"operating_images": 16})
+    measured = STAGES["operating"].measure(bench)
+    found, minimal = measured.result, measured.columns["threshold:minimal_epsilon"]
+    rows = np.flatnonzero(~np.isnan(minimal))
+    assert found.unattacked is found.drawn
+    assert found.drawn.images == len(rows) == found.points[1].images == 16
+    assert found.drawn.missed + found.drawn.false_alarms == (minimal[rows] == 0).sum()
+    assert found.drawn.positives == (bench.pixels.dataset.labels[rows] == 1).sum()
+    assert found.points[0].images == 40
+
+
 def test_the_column_of_scores_says_every_decision_again(bench):
     measured = STAGES["operating"].measure(bench)
     cut = np.log(measured.result.threshold / (1 - measured.result.threshold))

@@ -111,7 +111,8 @@ def test_each_part_that_was_measured_has_its_answer():
     said = {each.question: each.answer for each in answers(make_results(models=("only",)))}
     assert said["Can that be believed?"] == "No sign of masked gradients."
     assert said["Does it still detect?"] == (
-        "Of the images of melanoma, it misses 6 of 60, and 47 of 60 under attack."
+        "It misses 6 of 60 images of melanoma, and calls 27 of the 140 others positive. "
+        "Under attack it misses 47 of 60."
     )
     assert said["Everyday images?"].startswith("Worst of the corruptions: rotation at severity 5")
     assert said["In another hospital?"] == (

@@ -82,7 +82,8 @@ class Operating:
 
     rule: how the threshold was chosen; chosen_on: on which images, and how many. validation: the
     decisions on these; None where there were none. prevalence: that of the audited images, which
-    a clinic's need not be.
+    a clinic's need not be. drawn: the decisions without an attack on the images that are
+    attacked; None where these are all, or none is.
     """
 
     positive: list[str]
@@ -92,6 +93,12 @@ class Operating:
     points: list[OperatingPoint]
     validation: OperatingPoint | None = None
     prevalence: float = float("nan")
+    drawn: OperatingPoint | None = None
+
+    @property
+    def unattacked(self) -> OperatingPoint:
+        """The decisions without an attack that those under attack are compared with."""
+        return self.points[0] if self.drawn is None else self.drawn
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,17 @@ def detection(results: Results) -> str:
     clean, attacked = clean_and_attacked(model.operating.points if model.operating else [])
     if clean is None:
         return ""
-    named = n.listed(results.positive, "or") or "the positive class"
-    then = f", and {_missed(attacked)} under attack" if attacked is not None else ""
-    return f"Of the images of {named}, it misses {_missed(clean)}{then}."
+    assert model.operating is not None
+    named = n.listed(model.operating.positive, "or") or "the positive class"
+    text = (
+        f"It misses {_missed(clean)} images of {named}, and calls {clean.false_alarms} of the "
+        f"{clean.negatives} others positive."
+    )
+    if attacked is None:
+        return text
+    before = model.operating.drawn
+    without = "" if before is None else f" ({before.missed} of these without an attack)"
+    return f"{text} Under attack it misses {_missed(attacked)}{without}."
 
 
 def _missed(point: OperatingPoint) -> str:

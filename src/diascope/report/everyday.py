@@ -40,21 +40,25 @@ def _table(results: Results, model: ModelResult) -> Table:
 
 
 def _beside(results: Results, model: ModelResult, span: int) -> list[Row]:
-    """Return rows of the clean accuracy and of that under attack at the reference epsilon."""
-    clean, place = model.scores.get("accuracy"), reference(results)
+    """Return rows of the accuracy of the same images as they are, and of that under attack.
+
+    The loss under attack is counted from the curve without one: of the images that it is of.
+    """
+    place, first = reference(results), model.corruptions[0]
+    clean = first.accuracy[0] + first.drop[0]  # of the images that are changed
     rows = []
-    if clean is not None and n.defined(clean[0]):
-        rows.append(Row("as they are", [_wide(clean[0], n.interval(clean), 0.0, span), Cell("")]))
+    if n.defined(clean):
+        rows.append(Row("as they are", [_wide(clean, "", 0.0, span), Cell("")]))
     if place is not None and place < len(model.curve) and n.defined(model.curve[place][0]):
         found = model.curve[place]
-        lost = clean[0] - found[0] if clean is not None and n.defined(clean[0]) else 0.0
+        lost = _known(model.curve[0][0] - found[0])
         cells = [_wide(found[0], n.interval(found), lost, span), Cell(n.number(lost, 2))]
         rows.append(Row(f"attack, {reference_text(results)}", cells))
     return rows
 
 
 def _wide(value: float, limits: str, lost: float, span: int) -> Cell:
-    return Cell(f"{n.number(value, 2)} {limits}", shade=_shade(lost), span=span)
+    return Cell(f"{n.number(value, 2)} {limits}".strip(), shade=_shade(lost), span=span)
 
 
 def _cell(score: CorruptionScore | None) -> Cell:

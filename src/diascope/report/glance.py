@@ -132,7 +132,8 @@ def _detected(results: Results) -> Figure:
         if clean is None or attacked is None:
             one = clean or attacked
             return cell(one.sensitivity if one else None, NOT_MEASURED)
-        change = f"{n.number(clean.sensitivity[0], 2)} → {n.number(attacked.sensitivity[0], 2)}"
+        before = model.operating.unattacked  # on the images that are attacked
+        change = f"{n.number(before.sensitivity[0], 2)} → {n.number(attacked.sensitivity[0], 2)}"
         return Cell(change, n.interval(attacked.sensitivity))
 
     named = n.listed(results.positive, "or")

@@ -98,7 +98,9 @@ def _measures(results: Results) -> Table:
     blocks = []
     for model in results.models:
         found = _of(results, model)
-        keys = list(dict.fromkeys(k for s in found if s is not None for k in s.measures))
+        known = [s for s in found if s is not None]
+        told = {k for s in known for k in s.faithfulness}  # in the table before
+        keys = {k for s in known for k in s.measures} - told
         rows = [
             Row(
                 _named(key)[0],

@@ -21,7 +21,11 @@ def operating_table(results: Results) -> Table | None:
     for i, model in enumerate(results.models):
         if model.operating is None or not model.operating.points:
             continue
-        rows = [_row(results, i, p) for p in sorted(model.operating.points, key=lambda p: p.eps)]
+        points = sorted(model.operating.points, key=lambda p: p.eps)
+        rows = [_row(results, i, p) for p in points]
+        if model.operating.drawn is not None:
+            head = "no attack, the images drawn for it"
+            rows.insert(1, replace(_row(results, i, model.operating.drawn), head=head))
         if model.operating.validation is not None:
             chosen = _row(results, i, model.operating.validation)
             rows.insert(0, replace(chosen, head="where it was chosen"))

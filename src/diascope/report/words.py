@@ -72,7 +72,13 @@ def _fragility(results: Results) -> str:
         return ""
     paired = [(c, c.curve[place] if place < len(c.curve) else None) for c in results.comparisons]
     told = _values(results, values, results.data.get("chance"))
-    return f"Under attack ({reference_text(results)}) it is {told}{_paired(paired)}."
+    text = f"Under attack ({reference_text(results)}) it is {told}{_paired(paired)}"
+    if not curve_images(results):
+        return f"{text}."
+    before = [n.number(m.curve[0][0], 2) for m in results.models if m.curve]
+    few = n.listed(sorted({f"{m.attacked:,}" for m in results.models if m.attacked}))
+    without = f", {n.listed(before)} of them without" if len(before) <= MANY else ""
+    return f"{text}, on {few} images drawn by lot{without}."
 
 
 def _values(results: Results, values: list[Bounds | None], chance: float | None = None) -> str:

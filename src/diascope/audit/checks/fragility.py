@@ -31,9 +31,9 @@ def fragility(results: Results) -> list[Finding]:
                 severity="high" if change <= HIDDEN else "medium",
                 title=f"{model.name} falls below chance at {results.norm} eps {eps:.3g}",
                 evidence=(
-                    f"accuracy {value:.3f} [{low:.3f}, {high:.3f}] under attack, chance "
-                    f"{chance:.3f}, clean {model.scores['accuracy'][0]:.3f}; a change of "
-                    f"{change * 255:.1f} grey levels in the root mean square"
+                    f"accuracy {value:.3f} [{low:.3f}, {high:.3f}] under attack, "
+                    f"{model.curve[0][0]:.3f} of the same images without, chance {chance:.3f}; "
+                    f"a change of {change * 255:.1f} grey levels in the root mean square"
                 ),
                 meaning=(
                     "A change that nobody sees, or hardly, chosen by someone who knows the model, "

@@ -128,6 +128,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "points": "The decisions, without an attack and under one.",
         "validation": "The decisions on the images on which it was chosen; null where none.",
         "prevalence": "Share of positives among the audited images.",
+        "drawn": "The decisions without an attack on the images that are attacked; null where "
+        "these are all, or none is.",
     },
     "Confusion": {
         "": "Which class was called which.",
