@@ -109,7 +109,7 @@ ATTACKS = STAGES.register("attacks")(
         passes=_passes,
         measure=_measure,
         order=20,
-        share=0.4,
+        share=0.3,
         effort=("attacks", "attack_images", "curve_images", "curve_steps", "queries"),
     )
 )

@@ -46,7 +46,7 @@ CURVE = STAGES.register("curve")(
         passes=_passes,
         measure=_measure,
         order=10,
-        share=0.4,
+        share=0.3,
         effort=("curve_images", "curve_steps", "queries", "attacks"),
     )
 )

@@ -79,7 +79,7 @@ STAGES.register("masking")(
         needs=("gradients",),
         order=25,
         beside=True,
-        share=0.5,
+        share=0.3,
         effort=("masking_images", "masking_steps", "masking_queries"),
     )
 )
