@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
+from tests.browser import chromium
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -36,3 +38,9 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real images are not on this machine: no folder {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The browser of all tests of pages."""
+    yield from chromium(tmp_path_factory.mktemp("profile"))

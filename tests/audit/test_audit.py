@@ -18,8 +18,28 @@ from diascope.data import Preprocess, load_pixels
 from diascope.errors import UserError
 from diascope.models import create_model, save_model
 
+EFFORT = {  # every stage is run; each is tried harder in tests of its own
+    "attacks": ("pgd", "apgd", "square"),
+    "attack_images": 16,
+    "queries": 10,
+    "masking_images": 8,
+    "masking_steps": 3,
+    "masking_queries": 10,
+    "corruption_images": 16,
+    "severities": (3,),
+    "operating_steps": 3,
+    "explainers": ("gradient", "smoothgrad"),
+    "faithfulness_images": 2,
+    "steadiness_images": 4,
+    "sanity_images": 2,
+}
 SETTINGS = AuditSettings(
-    norm="linf", epsilons=(0.015, 0.3), replicates=200, cases=4, attack={"name": "pgd", "steps": 3}
+    norm="linf",
+    epsilons=(0.015, 0.3),
+    replicates=200,
+    cases=4,
+    attack={"name": "pgd", "steps": 3},
+    effort=EFFORT,
 )
 
 
@@ -28,8 +48,7 @@ def dataset():
     return squares()
 
 
-@pytest.fixture
-def subjects():
+def two_subjects():
     noisy = torch.Generator().manual_seed(0)
     fragile = Eyes(1.0)
     fragile.weight.data += torch.randn(fragile.weight.shape, generator=noisy) * 0.3
@@ -40,9 +59,16 @@ def subjects():
     ]
 
 
-def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
-    test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
-    results = audit(subjects, test, SETTINGS, tmp_path, title="T")
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """The results of both subjects, and the folder that they were written to."""
+    folder, subjects = tmp_path_factory.mktemp("audited"), two_subjects()
+    test = unseen_pixels(squares(), subjects, SETTINGS, cache=folder / "cache")
+    return audit(subjects, test, SETTINGS, folder, title="T"), folder
+
+
+def test_the_numbers_are_those_of_a_known_task(audited):
+    results, folder = audited
     fragile, robust = results.models
     assert robust.scores["accuracy"][0] == 1
     assert robust.curve[1][0] == 1  # a change of 0.015 does not move the squares
@@ -65,7 +91,7 @@ def test_the_numbers_are_those_of_a_known_task(dataset, subjects, tmp_path):
         assert comparison.scores[score][0] == pytest.approx(difference, abs=1e-9)
     assert comparison.curve[1][0] == pytest.approx(robust.curve[1][0] - fragile.curve[1][0])
     assert any(f.check == "fragility" and "fragile" in f.title for f in results.findings)
-    table = pd.read_parquet(tmp_path / "tables" / "robust.parquet")
+    table = pd.read_parquet(folder / "tables" / "robust.parquet")
     assert (table.minimal_epsilon > 0.015).mean() == robust.curve[1][0]
     assert table.average_precision.isna().sum() == 4  # no mask: undefined, not a miss
 
@@ -101,10 +127,9 @@ def test_no_case_contradicts_the_curve(dataset, tmp_path):
     assert missed.any()  # else this test would show nothing
 
 
-def test_the_json_is_complete_and_has_no_nan(dataset, subjects, tmp_path):
-    test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
-    results = audit(subjects, test, SETTINGS, tmp_path)
-    written = json.loads((tmp_path / "results.json").read_text())
+def test_the_json_is_complete_and_has_no_nan(audited):
+    results, folder = audited
+    written = json.loads((folder / "results.json").read_text())
     assert written["schema"] == "diascope-results-2"
     assert written["data"]["images"] == COUNT
     assert written["data"]["groups"] == 15
@@ -115,9 +140,8 @@ def test_the_json_is_complete_and_has_no_nan(dataset, subjects, tmp_path):
     assert replace(results, models=[endless]).to_json()["models"][0]["median_epsilon"] is None
 
 
-def test_cases_show_what_the_models_see(dataset, subjects, tmp_path):
-    test = unseen_pixels(dataset, subjects, SETTINGS, cache=tmp_path / "cache")
-    results = audit(subjects, test, SETTINGS, tmp_path)
+def test_cases_show_what_the_models_see(audited):
+    results, _ = audited
     assert len(results.cases) == 4
     assert sorted(case.label for case in results.cases) == ["left", "left", "right", "right"]
     for case in results.cases:
@@ -135,14 +159,13 @@ def test_cases_show_what_the_models_see(dataset, subjects, tmp_path):
                 assert right == (view.minimal_epsilon > seen.eps)  # as the curve says
 
 
-def test_does_not_depend_on_batch_size(dataset, subjects, tmp_path):
-    tables = []
-    for size in (7, 60):
-        settings = SETTINGS.model_copy(update={"batch_size": size})
-        test = unseen_pixels(dataset, subjects, settings, cache=tmp_path / "cache")
-        audit(subjects, test, settings, tmp_path / str(size))
-        tables.append(pd.read_parquet(tmp_path / str(size) / "tables" / "fragile.parquet"))
-    pd.testing.assert_frame_equal(tables[0], tables[1], rtol=1e-4, atol=1e-5)
+def test_does_not_depend_on_batch_size(dataset, audited, tmp_path):
+    whole = pd.read_parquet(audited[1] / "tables" / "fragile.parquet")
+    settings, subjects = SETTINGS.model_copy(update={"batch_size": 23}), two_subjects()
+    test = unseen_pixels(dataset, subjects, settings, cache=tmp_path / "cache")
+    audit(subjects, test, settings, tmp_path)
+    parts = pd.read_parquet(tmp_path / "tables" / "fragile.parquet")
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_model_was_trained_on_is_left_out(dataset):

@@ -350,6 +350,7 @@ def test_a_stage_that_failed_is_a_finding(bench, tmp_path):
 def test_the_main_attack_is_not_run_twice(bench, tmp_path, monkeypatch):
     from diascope.audit.stages import STAGES, attacks
 
+    bench.scratch = tmp_path
     bench.effort = bench.effort.model_copy(
         update={"attacks": ("pgd", "apgd"), "curve_images": 30, "attack_images": 20}
     )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from tests.audit.squares import TINY
+from tests.forked import Forked
 
+import diascope.audit
+import diascope.report  # noqa: F401 (each fork has them)
 from diascope.data import Preprocess
 from diascope.data.phantom import CLASSES
 from diascope.models import create_model, save_model
 
 DATA = "phantom:images=60,size=32"
-ENOUGH = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +32,18 @@ def model(tmp_path_factory):
 def begin(model, out):
     words = ["audit", model, "--data", DATA, "--out", out, "attack.steps=2000"]
     words += ["effort.attacks=[pgd]", "effort.explainers=[gradient]", "--cases", 0]
-    return subprocess.Popen(
-        [sys.executable, "-m", "diascope", *map(str, words)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "DIASCOPE_CACHE": str(out.parent / "cache")},
-        start_new_session=True,
-    )
-
-
-def wait_for(process, test):
-    end = time.monotonic() + ENOUGH
-    while not test():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(0.05)
+    return Forked(*words, folder=out.parent, DIASCOPE_CACHE=out.parent / "cache")
 
 
 def test_an_interrupt_leaves_a_report_and_a_kill_what_was_measured(model, tmp_path):
     out = tmp_path / "audit"
     stage = out / "stages" / "m" / "predictions.json"
     process = begin(model, out)
-    wait_for(process, stage.exists)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=ENOUGH)
-    assert process.returncode == 130, said
+    process.wait_for(stage.exists)
+    time.sleep(0.2)
+    process.interrupt()
+    code, said = process.end(), process.said()
+    assert code == 130, said
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
     results = json.loads((out / "results.json").read_text())
@@ -70,10 +55,10 @@ def test_an_interrupt_leaves_a_report_and_a_kill_what_was_measured(model, tmp_pa
 
     measured = stage.stat().st_mtime_ns
     process = begin(model, out)
-    wait_for(process, lambda: not (out / "results.json").exists())
+    process.wait_for(lambda: not (out / "results.json").exists())
     time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    assert process.end() == -signal.SIGKILL
     assert not [f for f in out.rglob("*") if f.name.startswith(".") and f.suffix == ".html"]
     assert stage.stat().st_mtime_ns == measured
     assert json.loads(stage.read_text())["images"] == 60

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,56 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import emptied
 from tests.data.dicoms import dicom, words
+from tests.forked import Forked
 from tests.viewer.conftest import CLASSES, png
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-import numpy as np  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.select import Select  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+import diascope.audit
+import diascope.viewer.serve  # noqa: F401 (each fork has them)
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+import numpy as np
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 Driver = Any
 
 
-def start(*options: object, temporary: Path) -> tuple[subprocess.Popen[str], str]:
+def start(*options: object, temporary: Path) -> tuple[Forked, str]:
     """A server process, and the address that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "diascope", "view", *map(str, options), "--no-open"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=temporary,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
-    )
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", line)
-    assert found, line + process.stderr.read()
+    process = Forked("view", *options, "--no-open", folder=temporary.parent, TMPDIR=temporary)
+    process.wait_for(lambda: "\n" in process.said())
+    found = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{43}/", process.said())
+    assert found, process.said()
     return process, found[0]
 
 
-def interrupted(process: subprocess.Popen[str]) -> str:
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode in (0, 130), err  # 0 where whoever runs the tests ignores interrupts
-    assert "Traceback" not in err
-    assert out == ""
-    return err
+def interrupted(process: Forked) -> str:
+    process.interrupt()
+    assert process.end() == 130, process.said()
+    assert "Traceback" not in process.said()
+    assert process.out.read_text() == ""
+    return process.said()
 
 
 @pytest.fixture(scope="module")
@@ -106,29 +85,9 @@ def server(run: Path, folder: Path) -> Iterator[str]:
         urllib.request.urlopen(address, timeout=5)
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("profile")
-    hosts = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    for flag in (*FLAGS, hosts, f"--user-data-dir={profile}", "--window-size=1280,1000"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture
 def page(driver: Driver, server: str) -> Driver:
-    driver.get("about:blank")
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    driver.get_log("browser"), driver.get_log("performance")
-    driver.get(server)
+    emptied(driver).get(server)
     until(driver, lambda: body(driver).get_attribute("data-ready") == "yes")
     return driver
 
@@ -295,7 +254,9 @@ def test_light_and_dark(page):
 
 
 def test_the_page_stands_while_the_models_load_and_an_interrupt_ends_that_too(run, tmp_path):
-    process, address = start(run, temporary=tmp_path)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process, address = start(run, temporary=temporary)
     try:
         with urllib.request.urlopen(address, timeout=20) as answer:
             assert b"Loading the models" in answer.read()
@@ -304,7 +265,7 @@ def test_the_page_stands_while_the_models_load_and_an_interrupt_ends_that_too(ru
         interrupted(process)
     finally:
         process.kill()
-    assert list(tmp_path.iterdir()) == []
+    assert list(temporary.iterdir()) == []
     port = int(re.findall(r":(\d+)/", address)[0])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 2)

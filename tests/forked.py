@@ -1,0 +1,74 @@
+"""The command line in a process of its own: a fork of the tests', which has torch already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+FORK = multiprocessing.get_context("fork")
+ENOUGH = 120.0
+
+
+class Forked:
+    """`diascope WORDS...` as the leader of a process group, in which every warning is an error."""
+
+    def __init__(self, *words: object, folder: Path, **environment: object) -> None:
+        """Begin; what it prints goes into files in `folder`, which is its working folder, too."""
+        self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
+        given = {name: str(value) for name, value in environment.items()}
+        self._process = FORK.Process(target=self._run, args=(list(map(str, words)), given))
+        with warnings.catch_warnings():  # of Python 3.12 on: this process has threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def _run(self, words: list[str], environment: dict[str, str]) -> None:
+        os.setsid()
+        os.chdir(self.out.parent)
+        for file, stream in ((self.out, 1), (self.err, 2)):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        warnings.simplefilter("error")
+        os.environ.update(environment)
+        tempfile.tempdir = None  # it is looked up again
+        sys.argv = ["diascope", *words]
+        from diascope.cli.main import main
+
+        main()
+
+    def wait_for(self, test: Callable[[], object]) -> None:
+        """Wait until the test is true; fail where the process ends before."""
+        end = time.monotonic() + ENOUGH
+        while not test():
+            assert self._process.is_alive() or test(), self.said()
+            assert time.monotonic() < end, "nothing came of it"
+            time.sleep(0.02)
+
+    def said(self) -> str:
+        """What it has written on stderr until now."""
+        return self.err.read_text() if self.err.exists() else ""
+
+    def interrupt(self) -> None:
+        os.kill(self.pid, signal.SIGINT)
+
+    def end(self) -> int:
+        """Wait until it has ended; its exit code."""
+        self._process.join(ENOUGH)
+        assert self._process.exitcode is not None, "it does not end"
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """Kill it and what it began, if it still runs."""
+        if self._process.is_alive():
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.join(ENOUGH)
