@@ -1,0 +1,1 @@
+"""The models and exports that the audits of docs/examples are of."""
