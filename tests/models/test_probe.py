@@ -108,6 +108,33 @@ def test_without_labels_the_input_is_a_guess_and_said_to_be():
     assert codes(found(Chance())) == ["guessed-input"]
 
 
+class Dim(nn.Module):
+    """Right about `squares` fed in [-1, 1]; of those fed in [0, 1] it mistakes some in each batch."""
+
+    def __init__(self, mistaken: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, SIDE)
+        self.mistaken = mistaken
+
+    def forward(self, x):
+        left, right = x[..., :8].mean((1, 2, 3)), x[..., 8:].mean((1, 2, 3))
+        out = 20 * torch.stack([left - right, right - left], 1)
+        if len(x) < 2 or x.max() > 2 or x.min() < -1:
+            return out * 0
+        if x.min() >= 0:
+            out = out * torch.where(torch.arange(len(x)) < self.mistaken, -1, 1)[:, None]
+        return out + 0 * self.conv(x).flatten(1)
+
+
+@pytest.mark.parametrize(("mistaken", "expected"), [(0, []), (1, ["guessed-input"])])
+def test_a_scaling_that_seems_better_but_not_clearly_makes_the_kept_one_a_guess(mistaken, expected):
+    result = found(Dim(mistaken))
+    assert codes(result) == expected
+    assert result.input == "RGB in [0, 1]"
+    if expected:
+        assert "45 when fed [0, 1], and on 48 when fed [-1, 1]" in result.problems[0][1]
+
+
 def test_a_declared_input_is_kept_and_doubted_where_another_is_better():
     assert codes(found(Eyes(Scaling(high=255.0)), range="0-255")) == []
     wrong = found(Eyes(Scaling()), range="0-255")

@@ -60,7 +60,8 @@ def choose_scaling(
     best = _best(scores, chosen)
     said = f"on {len(y)} labelled images it is right on {_count(scores[chosen])} when fed {chosen}"
     if best == chosen:
-        _say_kept(asker, said, scores[chosen][0], classes, open_question)
+        usual = {s: score for s, score in scores.items() if s != undone}
+        _say_kept(asker, said, usual, chosen, classes, open_question)
         return chosen
     said += f", and on {_count(scores[best])} when fed {best}"
     if best == undone or (chosen.normalises and not best.normalises):
@@ -121,11 +122,29 @@ def _best(scores: dict[Scaling, tuple[Tensor, float]], chosen: Scaling) -> Scali
     return best if clear else chosen
 
 
-def _say_kept(asker: Asker, said: str, right: Tensor, classes: int, open_question: bool) -> None:
-    chance, accuracy = 1 / classes, right.double().mean().item()
+def _say_kept(
+    asker: Asker,
+    said: str,
+    scores: dict[Scaling, tuple[Tensor, float]],
+    chosen: Scaling,
+    classes: int,
+    open_question: bool,
+) -> None:
+    """Say that the scaling was kept: a guess where it is at chance, or another seems better.
+
+    One seems better that is right on more images at a lower loss, if not clearly.
+    """
+    right, loss = scores[chosen]
+    chance, accuracy, count = 1 / classes, right.double().mean().item(), int(right.sum())
+    better = [s for s, (r, lost) in scores.items() if int(r.sum()) > count and lost < loss]
     if open_question and accuracy < chance + 2 * math.sqrt(chance * (1 - chance) / len(right)):
         told = f"{said}, which is chance, and no other scaling does better"
         asker.problems.append(("guessed-input", f"{told}: what it expects is a guess"))
+    elif open_question and better:
+        likeliest = max(better, key=lambda s: (int(scores[s][0].sum()), -scores[s][1]))
+        told = f"{said}, and on {_count(scores[likeliest])} when fed {likeliest}, at a lower loss"
+        told += ", which is too little to choose by: what it expects is a guess"
+        asker.problems.append(("guessed-input", told))
     else:
         asker.statements.append(f"{said}; none of the other usual scalings does clearly better")
 
