@@ -128,3 +128,15 @@ def test_the_gravest_comes_first():
     severities = [finding.severity for finding in run_checks(results(**faults))]
     assert severities == sorted(severities, key=ORDER.index)
     assert severities[0] == "high"
+
+
+def test_a_check_that_fails_is_a_finding_and_the_others_are_kept(monkeypatch):
+    def broken(results: Results):
+        raise ValueError("nothing to divide by")
+
+    kept = run_checks(results(curve=[SURE, SURE, LOW]))
+    monkeypatch.setitem(CHECKS._members, "sanity", broken)
+    found = run_checks(results(curve=[SURE, SURE, LOW]))
+    (failed,) = [f for f in found if f.title == "The check 'sanity' failed"]
+    assert failed.evidence == "ValueError: nothing to divide by"
+    assert [f for f in found if f is not failed] == kept

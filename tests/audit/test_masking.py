@@ -199,6 +199,8 @@ def test_images_that_are_not_at_8_bits_are_no_fault():
     stand = stand_of(honest())
     stand.x = stand.x * 0.997
     assert MASKING["contract"](stand).verdict == "passed"
+    whole = MASKING["contract"](stand_of(honest()))
+    assert "rounded towards the image to 8 bits" in whole.evidence
 
 
 def test_any_attack_of_ours_returns_what_it_broke():

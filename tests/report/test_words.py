@@ -155,3 +155,13 @@ def test_the_curve_says_on_how_many_images_it_was_measured():
     )
     some = [replace(m, attacked=48) for m in all_of_them]
     assert curve_images(replace(results, models=some)).startswith("Measured on 48 of the 300")
+
+
+def test_accuracy_under_attack_on_few_images_has_theirs_without_beside_it():
+    results = bare_results()
+    few = replace(results, models=[replace(m, attacked=48) for m in results.models])
+    before = [f"{m.curve[0][0]:.2f}" for m in few.models]
+    told = (
+        f"on 48 images drawn by lot, on which it is {before[0]} and {before[1]} without an attack."
+    )
+    assert verdict(few)[1].endswith(told)

@@ -77,7 +77,8 @@ def _fragility(results: Results) -> str:
         return f"{text}."
     before = [n.number(m.curve[0][0], 2) for m in results.models if m.curve]
     few = n.listed(sorted({f"{m.attacked:,}" for m in results.models if m.attacked}))
-    without = f", {n.listed(before)} of them without" if len(before) <= MANY else ""
+    clean = f", on which it is {n.listed(before)} without an attack"
+    without = clean if len(before) <= MANY else ""
     return f"{text}, on {few} images drawn by lot{without}."
 
 

@@ -18,6 +18,25 @@ ORDER = ("high", "medium", "low", "info")
 
 
 def run_checks(results: Results) -> list[Finding]:
-    """Return the findings of every check, the gravest first."""
-    found = [finding for name in CHECKS for finding in CHECKS[name](results)]
+    """Return the findings of every check, the gravest first; a check that fails becomes one."""
+    found = [finding for name in CHECKS for finding in _findings(name, results)]
     return sorted(found, key=lambda finding: ORDER.index(finding.severity))
+
+
+def _findings(name: str, results: Results) -> list[Finding]:
+    try:
+        return list(CHECKS[name](results))
+    except Exception as error:  # what was measured in hours is not lost for it
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return [
+            Finding(
+                check=name,
+                severity="medium",
+                title=f"The check '{name}' failed",
+                evidence=reason,
+                meaning="Whether it would have found something is unknown; the numbers that it "
+                "reads are in the report all the same.",
+                remedy="This is a fault of Diascope: report it, with this line and the version. "
+                "The same command, once it is mended, reads back what was measured.",
+            )
+        ]

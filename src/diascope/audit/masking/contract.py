@@ -77,8 +77,8 @@ def grey(stand: Stand) -> Part:
     still = int(stand.broken(rounded[hit], stand.rows[hit]).sum()) if bool(hit.any()) else 0
     size = float(threat.size((rounded - x).double()).max())
     kept = bool(found.isfinite().all()) and size <= stand.eps * (1 + SLACK) + 1e-6
-    told = f"at 8 bits {still} of {int(hit.sum())} broken images stay broken"
-    return Part(kept, f"{told} (length {size:.4g})", ("broken_at_8_bits", still))
+    told = f"rounded towards the image to 8 bits, {still} of {int(hit.sum())} broken images stay so"
+    return Part(kept, f"{told}, {size:.4g} away at most", ("broken_at_8_bits", still))
 
 
 def zero(stand: Stand) -> Part:
