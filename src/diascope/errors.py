@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -11,6 +13,30 @@ class UserError(Exception):
 
     The command line prints it without a traceback and ends with exit code 2.
     """
+
+
+class Doubt(UserWarning):
+    """A number was measured, and something speaks against it: one sentence that stops nothing."""
+
+
+@contextmanager
+def gathered() -> Iterator[list[str]]:
+    """Yield a list that holds, at the end, each `Doubt` that was warned of, once.
+
+    Other warnings stay warnings.
+    """
+    doubts: list[str] = []
+    found: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", Doubt)
+            yield doubts
+    finally:
+        ours = [each for each in found if issubclass(each.category, Doubt)]
+        doubts += dict.fromkeys(" ".join(str(each.message).split()) for each in ours)
+        for each in found:
+            if each not in ours:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -11,7 +11,22 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` at once."""
+    """Yield a temporary path beside `path`; on success it takes the place of `path` at once.
+
+    An `OSError` of the system, such as a full disk, names `path`.
+    """
+    try:
+        with _beside(path) as temporary:
+            yield temporary
+    except OSError as error:
+        ours = str(error.filename or "").startswith(str(path.with_name(f".{path.name}.")))
+        if error.errno is None or (error.filename is not None and not ours):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)

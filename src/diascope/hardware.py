@@ -45,6 +45,14 @@ def keep_memory() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, on the host or on a device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
 def describe() -> dict[str, Any]:
     """Return the machine as plain values, for the record of a run."""
     return {

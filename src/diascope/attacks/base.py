@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from diascope.attacks.threat import Norm
+from diascope.errors import Doubt
 from diascope.models.frozen import FrozenModel
 from diascope.models.heads import is_multilabel, predictions
 from diascope.models.modes import exactly
@@ -141,11 +142,11 @@ def judge_or_model(judge: Judge | None, model: nn.Module, *, targeted: bool) -> 
     return own
 
 
-class NotFiniteWarning(UserWarning):
+class NotFiniteWarning(Doubt):
     """The model returned logits that are not finite."""
 
 
-class NoGradientWarning(UserWarning):
+class NoGradientWarning(Doubt):
     """The loss has no gradient to the image, so that a gradient attack tries nothing."""
 
 

@@ -12,12 +12,11 @@ from diascope import __version__, hardware
 from diascope.audit.attackers import main_attack
 from diascope.audit.cases import RULE
 from diascope.audit.checks import ORDER, run_checks
-from diascope.audit.datachecks.audited import audited_findings
 from diascope.audit.images import Test
 from diascope.audit.mapsummary import with_correct
 from diascope.audit.perform import Done, per_image
 from diascope.audit.positive import positive_classes
-from diascope.audit.results import ModelResult, Results
+from diascope.audit.results import Finding, ModelResult, Results
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject
 from diascope.audit.summarise import Summary
@@ -36,8 +35,12 @@ def assemble(
     folder: Path,
     title: str,
     command: str,
+    of_data: Sequence[Finding] = (),
 ) -> Results:
-    """Return the results of what is done, without cases, and write a table a model to `folder`."""
+    """Return the results of what is done, without cases, and write a table a model to `folder`.
+
+    of_data: what was found in the images themselves.
+    """
     dataset, side = test.pixels.dataset, test.pixels.size
     grid, names = settings.grid(side), [subject.name for subject in subjects]
     tables = {name: per_image(done, name) for name in names}
@@ -71,12 +74,9 @@ def assemble(
         stages=done.reports,
         complete=done.complete,
     )
-    findings = run_checks(results)
-    if settings.data_checks and done.complete:
-        findings += audited_findings(
-            test.pixels, test.trained, subjects, test.left_out, settings.seed
-        )
-    findings.sort(key=lambda finding: ORDER.index(finding.severity))
+    findings = sorted(
+        [*run_checks(results), *of_data], key=lambda finding: ORDER.index(finding.severity)
+    )
     return replace(results, findings=findings)
 
 

@@ -24,6 +24,7 @@ from diascope.attacks.base import attacks
 from diascope.audit.effort import Effort
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject
+from diascope.explain import explainers
 
 Access = Literal["white box", "scores", "labels"]
 BY_SCORES, BY_LABELS = ("square",), ("boundary",)
@@ -61,6 +62,16 @@ def named(name: str, norm: str, effort: Effort) -> Attack:
     settings = {"name": name, **fields.get(name, {}), "norm": norm}
     built: Attack = attacks.build({**settings, **({"loss": loss} if loss else {})}, "attack")
     return built
+
+
+def check_names(settings: AuditSettings) -> None:
+    """Raise `UserError` for an attack or explainer that is unknown, or cannot be had so."""
+    effort = settings.build_effort()
+    settings.build_attack(), settings.build_explainer()
+    for name in effort.attacks:
+        named(name, settings.norm, effort)
+    for name in effort.explainers:
+        explainers.build({"name": name}, "explainer")
 
 
 def main_attack(settings: AuditSettings, subject: Subject) -> Attack:

@@ -44,27 +44,30 @@ def cases(
     device: torch.device,
     *,
     subjects: Sequence[Subject] = (),
+    batch_size: int | None = None,
     tell: Callable[[str, int], None] = lambda model, images: None,
 ) -> list[Case]:
     """Return the chosen cases, with every model's view of each.
 
     Black boxes, which `subjects` tell apart, are attacked by scores or labels and explained by
     Occlusion. An image of which a table knows no minimal epsilon is attacked for the picture
-    alone. `tell` hears of each model and how many of its images are finished.
+    alone. batch_size: of fewer images than in the settings. `tell` hears of each model and how
+    many of its images are finished.
     """
     chosen = select(tables, pixels, settings.shown_cases, settings.seed)
     if not chosen:
         return []
     places = np.array([row for row, _ in chosen])
     known = {subject.name: subject for subject in subjects}
+    step = batch_size or settings.batch_size
     views: dict[str, list[View]] = {}
     for name, model in models.items():
         subject = known.get(name) or Subject(name, model, None, {})
-        minimal = column(tables[name], "minimal_epsilon")
+        minimal = _minimal(tables[name])
         fitting = _fitting(subject, model, pixels, settings, device)
         eye = _Eye(subject, model, minimal, fitting, settings, device)
         views[name] = []
-        for part in np.split(places, range(settings.batch_size, len(places), settings.batch_size)):
+        for part in np.split(places, range(step, len(places), step)):
             views[name] += eye.views(pixels, part)
             tell(name, len(part))
     table = pixels.dataset.table.iloc[places]
@@ -99,7 +102,7 @@ def rows(
         table = tables[name]
         numbers = (
             confidence(table),
-            column(table, "minimal_epsilon"),
+            _minimal(table),
             column(table, "average_precision"),
         )
         said = zip(table.prediction, *(values.tolist() for values in numbers), strict=True)
@@ -110,6 +113,13 @@ def rows(
         Row(path, label, source, group, [of[i] for of in views], place.get(path))
         for i, (path, label, source, group) in enumerate(told)
     ]
+
+
+def _minimal(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the smallest breaking epsilon (N,): 0 of what is wrong as it is, attacked or not."""
+    minimal = column(table, "minimal_epsilon")
+    wrong = ~table.correct.to_numpy(dtype=bool)
+    return np.where(wrong & np.isnan(minimal), 0.0, minimal)
 
 
 def _fitting(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from diascope.settings import Settings, validate
 
 Budget = Literal["quick", "standard", "thorough"]
+Count = Annotated[int, Field(ge=0)]
+Work = Annotated[int, Field(ge=1)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+Severity = Annotated[int, Field(ge=1, le=5)]
 
 
 class Effort(Settings):
@@ -17,27 +23,27 @@ class Effort(Settings):
     cases: how many are shown with pictures.
     """
 
-    curve_images: int | None = 250
-    curve_steps: int = 20
-    attacks: tuple[str, ...] = ("pgd", "apgd", "apgd-margin", "square")
-    attack_images: int | None = 64
-    queries: int = 200
-    masking_images: int = 48
-    masking_steps: int = 20
-    masking_queries: int = 200
-    corruption_images: int | None = 250
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    operating_images: int | None = 128
-    operating_steps: int = 20
+    curve_images: Count | None = 250
+    curve_steps: Work = 20
+    attacks: Names = ("pgd", "apgd", "apgd-margin", "square")
+    attack_images: Count | None = 64
+    queries: Work = 200
+    masking_images: Count = 48
+    masking_steps: Work = 20
+    masking_queries: Work = 200
+    corruption_images: Count | None = 250
+    severities: tuple[Severity, ...] = (1, 2, 3, 4, 5)
+    operating_images: Count | None = 128
+    operating_steps: Work = 20
     operating_epsilons: Literal["all", "reference"] = "all"
-    calibration_images: int | None = 128
-    elsewhere_images: int | None = 500
-    explainers: tuple[str, ...] = ("gradient", "smoothgrad", "gradcam")
-    map_images: int | None = 128
-    faithfulness_images: int = 32
-    steadiness_images: int = 32
-    sanity_images: int = 16
-    cases: int = 24
+    calibration_images: Count | None = 128
+    elsewhere_images: Work | None = 500
+    explainers: Names = ("gradient", "smoothgrad", "gradcam")
+    map_images: Count | None = 128
+    faithfulness_images: Count = 32
+    steadiness_images: Count = 32
+    sanity_images: Count = 16
+    cases: Count = 24
 
 
 _QUICK: dict[str, Any] = {

@@ -40,6 +40,12 @@ def unseen_pixels(
     `settings.images` draws that many by hashed id. `options` go to `load_pixels`.
     """
     card = subjects[0].card
+    if absent := [name for name in card["classes"] if name not in dataset.classes]:
+        raise UserError(
+            f"{dataset.name}: no images of the class '{absent[0]}' of the models; it has "
+            f"{', '.join(dataset.classes)}, they tell {', '.join(card['classes'])}: rename its "
+            "labels to theirs, or add such images"
+        )
     of_classes = dataset.restrict(card["classes"])
     test = unseen(of_classes, subjects)
     left_out = {"of other classes": len(dataset) - len(of_classes), **test.left_out}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,15 @@ from diascope.audit.parts import StageReport
 from diascope.audit.plan import Plan, Step
 from diascope.audit.stages import Measured
 from diascope.audit.stored import Shelf, key_of
-from diascope.errors import UserError
+from diascope.errors import UserError, gathered
 from diascope.files import write_text
+from diascope.hardware import out_of_memory
 
 Tell = Callable[[str, str, float, float], None]  # (model, stage, passes made, passes foreseen)
 Say = Callable[[str], None]
+T = TypeVar("T")
 FIRST = "predictions"  # without which nothing else can be
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -56,7 +60,8 @@ def perform(
     What was measured before under the same key is read back. A stage that fails is reported and
     the rest goes on; where memory runs out, it is run again in smaller batches. An interrupt
     ends the work: what is done is kept, what is not is reported as unfinished. Raises `UserError`
-    where not even the predictions can be had, `KeyboardInterrupt` before any were.
+    where not even the predictions can be had, `KeyboardInterrupt` before any were, `OSError` where
+    what was measured cannot be written.
     """
     done = Done()
     for place, step in enumerate(plan.steps):
@@ -96,9 +101,9 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
     try:
         measured = _measured(step, tell, say)
     except Exception as error:  # whatever a model, or a stage, raises
-        if step.name == FIRST:
+        if step.name == FIRST and not is_full(error):
             raise UserError(f"{model}: gives no predictions: {_reason(error)}") from error
-        return _failed(step, shelf, error, time.perf_counter() - began, say)
+        return failed(model, step.name, shelf, error, time.perf_counter() - began, say)
     seconds = time.perf_counter() - began
     done.keep(bench, step.name, measured)
     shelf.save(model, step.name, key, measured, seconds)
@@ -106,49 +111,70 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
 
 
 def _measured(step: Step, tell: Tell, say: Say) -> Measured:
-    """Run the stage; where memory runs out, again in batches of half the size."""
-    bench = step.bench
-    while True:
+    """Run the stage once, or as often as memory runs out."""
+    bench, model = step.bench, step.bench.subject.name
+
+    def once() -> Measured:
         made = 0.0
 
         def counted(passes: float) -> None:
             nonlocal made
             made += passes
-            tell(bench.subject.name, step.name, min(made, step.passes), step.passes)
+            tell(model, step.name, min(made, step.passes), step.passes)
 
         bench.tell = counted
+        measured = step.stage.measure(bench)
+        if made < step.passes:
+            tell(model, step.name, step.passes, step.passes)
+        return measured
+
+    return in_memory(once, [bench], f"{model}: {step.name}", say)
+
+
+def in_memory(work: Callable[[], T], benches: Sequence[Bench], what: str, say: Say) -> T:
+    """Return what `work` does; where memory runs out, anew in batches of half the size.
+
+    Of what was doubtful in it, `say` hears.
+    """
+    while True:
         try:
-            measured = step.stage.measure(bench)
-            if made < step.passes:
-                tell(bench.subject.name, step.name, step.passes, step.passes)
-            return measured
+            with gathered() as doubts:
+                found = work()
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or bench.batch_size == 1:
+            if not out_of_memory(error) or all(bench.batch_size == 1 for bench in benches):
                 raise
-        bench.batch_size = max(1, bench.batch_size // 2)
-        if bench.device.type == "cuda":
+        else:
+            for doubt in doubts:
+                say(f"{what}: {doubt}")
+            return found
+        for bench in benches:
+            bench.batch_size = max(1, bench.batch_size // 2)
+        if benches[0].device.type == "cuda":
             torch.cuda.empty_cache()
-        say(
-            f"{bench.subject.name}: {step.name}: out of memory; on with batches of "
-            f"{bench.batch_size}"
-        )
+        least = min(bench.batch_size for bench in benches)
+        say(f"{what}: out of memory; on with batches of {least}")
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on the host or on a device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+def failed(
+    model: str, stage: str, shelf: Shelf, error: Exception, seconds: float, say: Say
+) -> StageReport:
+    """Say that a stage failed, and keep the whole error beside the stages.
 
-
-def _failed(step: Step, shelf: Shelf, error: Exception, seconds: float, say: Say) -> StageReport:
-    model, reason = step.bench.subject.name, _reason(error)
+    Raises the error where the disk is full: the other stages could not be kept either.
+    """
+    if is_full(error):
+        raise error
+    reason = _reason(error)
     if not isinstance(error, UserError):
-        trace = shelf.place(model, step.name).with_suffix(".error.txt")
+        trace = shelf.place(model, stage).with_suffix(".error.txt")
         write_text(trace, "".join(traceback.format_exception(error)))
-    say(f"{model}: {step.name} failed: {reason}; the audit goes on")
-    return StageReport(model, step.name, "failed", reason, 0, seconds)
+    say(f"{model}: {stage} failed: {reason}; the audit goes on")
+    return StageReport(model, stage, "failed", reason, 0, seconds)
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error says that a disk has no room left."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def _reason(error: Exception) -> str:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import pandas as pd
 import torch
 
 from diascope.audit.assemble import assemble
 from diascope.audit.bench import Bench
 from diascope.audit.cases import cases, rows
+from diascope.audit.datachecks.audited import audited_findings
 from diascope.audit.images import Test
-from diascope.audit.perform import Done, Say, Tell, per_image, perform
+from diascope.audit.parts import StageReport
+from diascope.audit.perform import Done, Say, Tell, failed, in_memory, per_image, perform
 from diascope.audit.plan import Plan, duration, make_plan
-from diascope.audit.results import Case, Results
+from diascope.audit.results import Case, Finding, Results
 from diascope.audit.settings import AuditSettings
 from diascope.audit.stored import Shelf, identity
 from diascope.audit.subject import Subject
 from diascope.errors import UserError
 
+T = TypeVar("T")
 STAGES, TABLES = "stages", "tables"
 
 
@@ -52,10 +57,15 @@ def audit(
         bench.identity = _identity(bench)
     plan = make_plan(benches)
     _announce(plan, test, settings, say)
-    done = perform(plan, Shelf(out / STAGES), tell=progress or _nobody, say=say)
-    results = assemble(subjects, done, test, settings, out / TABLES, title, command)
-    results = _pictured(results, benches, done, test, settings)
-    results = replace(results, seconds=time.perf_counter() - began)
+    shelf = Shelf(out / STAGES)
+    done = perform(plan, shelf, tell=progress or _nobody, say=say)
+    close = _Closing(done, shelf, say)
+    of_data = close("data", "data_checks", lambda: _of_data(subjects, test, settings))
+    names = " and ".join(subject.name for subject in subjects)
+    shown = close(names, "cases", lambda: _pictured(benches, done, test, settings, say))
+    results = assemble(subjects, done, test, settings, out / TABLES, title, command, of_data)
+    every = rows(_tables(benches, done), test.pixels, [s.name for s in subjects], shown)
+    results = replace(results, cases=shown, rows=every, seconds=time.perf_counter() - began)
     results.save(out)
     return results
 
@@ -102,30 +112,63 @@ def _announce(plan: Plan, test: Test, settings: AuditSettings, say: Say) -> None
     say(f"  in all about {duration(plan.seconds)}, and the pictures of the cases")
 
 
-def _pictured(
-    results: Results,
-    benches: Sequence[Bench],
-    done: Done,
-    test: Test,
-    settings: AuditSettings,
-) -> Results:
-    """Return the results with a row an image, and with pictures of some cases.
+@dataclass(frozen=True)
+class _Closing:
+    """What comes behind the stages: it can be interrupted, and can fail, and nothing is lost."""
 
-    Without pictures where the audit was interrupted.
-    """
-    models = {bench.subject.name: bench.model for bench in benches}
-    tables = {name: per_image(done, name) for name in models}
-    shown: list[Case] = []
-    if results.complete:
-        subjects = [bench.subject for bench in benches]
+    done: Done
+    shelf: Shelf
+    say: Say
+
+    def __call__(self, whose: str, name: str, work: Callable[[], list[T]]) -> list[T]:
+        """Return what `work` does: nothing where the audit was, or is now, interrupted.
+
+        Nor where it fails; both are reported in `done`.
+        """
+        if not self.done.complete:
+            return []
+        began = time.perf_counter()
         try:
-            shown = cases(
-                models, tables, test.pixels, settings, benches[0].device, subjects=subjects
-            )
+            return work()
         except KeyboardInterrupt:
-            results = replace(results, complete=False)
-    every = rows(tables, test.pixels, list(models), shown)
-    return replace(results, cases=shown, rows=every)
+            self.done.complete = False
+            self.done.reports.append(StageReport(whose, name, "unfinished", "interrupted"))
+        except Exception as error:  # whatever a model raises
+            spent = time.perf_counter() - began
+            self.done.reports.append(failed(whose, name, self.shelf, error, spent, self.say))
+        return []
+
+
+def _of_data(subjects: Sequence[Subject], test: Test, settings: AuditSettings) -> list[Finding]:
+    """Return what the checks of the data find."""
+    if not settings.data_checks:
+        return []
+    return audited_findings(test.pixels, test.trained, subjects, test.left_out, settings.seed)
+
+
+def _pictured(
+    benches: Sequence[Bench], done: Done, test: Test, settings: AuditSettings, say: Say
+) -> list[Case]:
+    """Return the cases with pictures; where memory runs out, made in smaller batches."""
+    models = {bench.subject.name: bench.model for bench in benches}
+    tables, names = _tables(benches, done), " and ".join(models)
+
+    def shown() -> list[Case]:
+        return cases(
+            models,
+            tables,
+            test.pixels,
+            settings,
+            benches[0].device,
+            subjects=[bench.subject for bench in benches],
+            batch_size=min(bench.batch_size for bench in benches),
+        )
+
+    return in_memory(shown, benches, f"{names}: cases", say)
+
+
+def _tables(benches: Sequence[Bench], done: Done) -> dict[str, pd.DataFrame]:
+    return {bench.subject.name: per_image(done, bench.subject.name) for bench in benches}
 
 
 def _make_room(out: Path) -> None:

@@ -52,7 +52,7 @@ class AuditSettings(Settings):
     prevalence: float | None = Field(default=None, gt=0, lt=1)
     attributes: tuple[str, ...] = ("source",)
     input: Mapping[str, Any] = Field(default_factory=dict)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @field_validator("epsilons")
     @classmethod

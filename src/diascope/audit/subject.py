@@ -87,7 +87,8 @@ def open_subjects(
     probe (`diascope.models.probe`) on images of `sample`. Raises `UserError` where one cannot be
     opened, or does not fit the first.
     """
-    settings = validate(InputSettings, dict(input or {}), "input")
+    declared = dict(input or {}) if size is None else {"size": size, **(input or {})}
+    settings = validate(InputSettings, declared, "input")
     subjects = [_open(str(a), classes, size, settings, sample) for a in addresses]
     first = subjects[0]
     for subject, address in zip(subjects, addresses, strict=True):
@@ -115,6 +116,7 @@ def _open(
         for key in ("classes", "size", "preprocess"):
             if key not in opened.card:
                 raise UserError(f"{path}: its header does not say '{key}'; train it again")
+        _check_header(path, opened, classes, size)
         return Subject(_name(path), opened.model, _split(path), opened.card, _of_run(opened))
     names = list(classes or [])
     if len(set(names)) < len(names):
@@ -151,6 +153,29 @@ def _open(
     after = path if path.exists() else Path(address.partition(":")[2])
     name = re.sub(r"[^\w.-]+", "-", after.stem)
     return Subject(name, found.model, None, card, interface)
+
+
+def _check_header(
+    path: Path, opened: Opened, classes: Sequence[str] | None, size: int | None
+) -> None:
+    """Raise `UserError` where a header is damaged, or says other than what is declared."""
+    validate(Preprocess, opened.card["preprocess"], f"{path}: preprocess")
+    known, side = opened.card["classes"], opened.card["size"]
+    outputs = int(opened.card["model"]["num_classes"])
+    if not isinstance(side, int) or not 1 <= side <= 8192:
+        raise UserError(f"{path}: its header says size {side!r}: no height of images in pixels")
+    if len(known) != max(2, outputs):
+        raise UserError(
+            f"{path}: its header names {len(known)} classes ({', '.join(map(str, known))}), and it "
+            f"has {outputs} outputs; train it again"
+        )
+    if classes and list(classes) != list(known):
+        raise UserError(
+            f"--classes {','.join(classes)}: {path} says itself what its outputs are, "
+            f"{','.join(known)}; leave --classes out"
+        )
+    if size is not None and size != side:
+        raise UserError(f"--size {size}: {path} was trained at {side}; leave --size out")
 
 
 def _of_run(opened: Opened) -> Interface:

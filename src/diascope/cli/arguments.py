@@ -38,4 +38,4 @@ def class_index(label: str | None, subject: Subject, option: str) -> int | None:
 
 def listed(words: str | None) -> list[str] | None:
     """Return names with commas between as a list, None for None."""
-    return None if words is None else [part.strip() for part in words.split(",")]
+    return None if words is None else [part.strip() for part in words.split(",") if part.strip()]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -146,21 +148,28 @@ def run(
     """
     from diascope.audit import audit as run_audit
     from diascope.audit import open_subjects
+    from diascope.audit.attackers import check_names
+    from diascope.audit.attributes import check_attributes
+    from diascope.audit.positive import positive_classes
     from diascope.cli.console import progress, say
     from diascope.data import open_data
     from diascope.hardware import keep_memory
     from diascope.report import write_report
 
     keep_memory()
-    settings.build_attack(), settings.build_explainer(), settings.build_effort()
+    check_names(settings)
     dataset = open_data(data)
+    check_attributes(dataset, settings.attributes)
     subjects = open_subjects(
         models, classes=classes, size=size, input=settings.input, sample=dataset
     )
+    positive_classes(subjects[0].card["classes"], settings.positive)
     others = [open_data(other) for other in elsewhere]
-    _make(out)
-    with progress() as update:
-        test = _images(dataset, others, subjects, settings, skip_unreadable, update)
+    files = {kind: file for kind, file in (exports or {}).items() if file is not None}
+    _make(out, files)
+    with _kept(out), progress() as update:
+        options = {"skip_unreadable": skip_unreadable, "spare": out / "pixels"}
+        test = _images(dataset, others, subjects, settings, options, update)
         results = run_audit(
             subjects,
             test,
@@ -173,8 +182,9 @@ def run(
             ),
             say=say,
         )
-    report = write_report(results, out / "report.html")
-    _export(results, exports or {})
+    with _kept(out):
+        report = write_report(results, out / "report.html")
+        _export(results, files)
     if not results.complete:
         say(f"interrupted; {report} holds what was finished; the same command goes on from there")
         raise KeyboardInterrupt
@@ -187,7 +197,7 @@ def _images(
     others: Sequence[Dataset],
     subjects: Sequence[Subject],
     settings: AuditSettings,
-    skip_unreadable: bool,
+    options: dict[str, Any],
     update: Any,
 ) -> Test:
     """Return the images to audit, those to choose thresholds on, and those of elsewhere."""
@@ -195,16 +205,20 @@ def _images(
     from diascope.audit.elsewhere import elsewhere_pixels, other_sources
     from diascope.audit.validation import validation_pixels
     from diascope.cli.console import say
+    from diascope.data.cache import cache_folder
 
     def told(done: int, total: int) -> None:
         update("reading images", done, total)
 
-    options = {"skip_unreadable": skip_unreadable, "progress": told}
+    spare = options["spare"]
+    options = {**options, "progress": told}
     test = unseen_pixels(dataset, subjects, settings, **options)
-    held_out = {s.name: validation_pixels(dataset, [s], settings) for s in subjects}
+    held_out = {s.name: validation_pixels(dataset, [s], settings, **options) for s in subjects}
     away = {**elsewhere_pixels(others, subjects, settings, **options), **other_sources(test)}
     known = {name: pixels for name, pixels in held_out.items() if pixels is not None}
     test = replace(test, validation=known, elsewhere=away)
+    if spare.exists():
+        say(f"{cache_folder()}: the pixel cache cannot be written; the pixels are in {spare}")
     reasons = ", ".join(f"{n} {reason}" for reason, n in test.left_out.items()) or "none"
     say(f"auditing {len(test.pixels)} images; left out: {reasons}")
     for subject in subjects:
@@ -213,23 +227,46 @@ def _images(
     return test
 
 
-def _make(out: Path) -> None:
+def _make(out: Path, files: Mapping[str, Path]) -> None:
+    """Make the folders of all that will be written, before anything is measured."""
+    from diascope.errors import UserError
+
+    folders = {"out": out / "tables", **{kind: file.parent for kind, file in files.items()}}
+    for option, folder in folders.items():
+        named = files.get(option, out)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(f"--{option} {named}: cannot be written ({reason})") from None
+        if option in files and named.is_dir():
+            raise UserError(f"--{option} {named}: is a folder; name a file")
+
+
+@contextmanager
+def _kept(out: Path) -> Iterator[None]:
+    """Say of what cannot be written, such as on a full disk, what is not lost by it."""
     from diascope.errors import UserError
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "tables").mkdir(exist_ok=True)
+        yield
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+        if error.errno is None:
+            raise
+        raise UserError(
+            f"{error.filename or out}: cannot be written or read ({error.strerror}); once it can, "
+            f"run the same command again: what was measured is kept in {out / 'stages'}"
+        ) from error
 
 
-def _export(results: Results, files: Mapping[str, Path | None]) -> None:
+def _export(results: Results, files: Mapping[str, Path]) -> None:
     from diascope.report.exports import write_junit, write_sarif
 
     for kind, write in (("sarif", write_sarif), ("junit", write_junit)):
-        file = files.get(kind)
-        if file is not None:
-            write(results, file)
+        if kind in files:
+            write(results, files[kind])
 
 
 def _rank(severity: str) -> int:

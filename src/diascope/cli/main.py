@@ -58,7 +58,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:  # of a library, in its own words
             raise
-        say(f"error: {error.filename}: {error.strerror}")
+        where = "" if error.filename is None else f"{error.filename}: "
+        say(f"error: {where}{error.strerror}")
         sys.exit(2)

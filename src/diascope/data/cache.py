@@ -48,10 +48,16 @@ _WAIT = 0.2
 
 
 def cache_folder() -> Path:
-    """Return $DIASCOPE_CACHE, else $XDG_CACHE_HOME/diascope, else ~/.cache/diascope."""
+    """Return $DIASCOPE_CACHE, else $XDG_CACHE_HOME/diascope, else ~/.cache/diascope.
+
+    For a user without a home it is a folder that nobody can write.
+    """
     if os.environ.get("DIASCOPE_CACHE"):
         return Path(os.environ["DIASCOPE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diascope"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diascope"
+    except RuntimeError:
+        return Path(os.devnull) / "diascope"
 
 
 def load_pixels(
@@ -61,12 +67,14 @@ def load_pixels(
     cache: Path | None = None,
     progress: Progress | None = None,
     skip_unreadable: bool = False,
+    spare: Path | None = None,
 ) -> Pixels:
     """Return the pixels of `dataset` at `size` x `size`, decoded at most once.
 
     `progress(done, total)` is called while images are decoded. Images that `verify` would
     list raise a `UserError`, or with `skip_unreadable` are left out and listed in `.skipped`.
-    A disk without room for them raises one, too, before anything is decoded.
+    A disk without room for them raises one, too, before anything is decoded. spare: the folder
+    for pixels that are not in the cache, where the cache cannot be written.
     """
     if not 1 <= size <= 8192:
         raise UserError(f"size {size}: give the height and width of the images, 1 to 8192 pixels")
@@ -77,6 +85,9 @@ def load_pixels(
     folder = Path(cache) if cache is not None else cache_folder()
     target = folder / f"{_depends(task)}-{_digest(task.prints.tobytes()).hex()}"
     store, problems = _find(target, task), dict[int, tuple[Problem, ...]]()
+    if store is None and spare is not None and not _writable(folder):
+        target = spare / target.name
+        store = _find(target, task)
     if store is None:
         store, problems = _build(target, task, progress, skip_unreadable)
     rows = np.full(len(dataset), -1) if store is None else store.locate(task.prints)
@@ -96,6 +107,15 @@ def load_pixels(
     masks = Rows(Masks(store), index) if len(store.masks) else None
     part = dataset.take(good) if problems else dataset
     return Pixels(part, Rows(Images(store), index), masks, store.has_mask(index), found)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _task(dataset: Dataset, size: int, preprocess: Preprocess) -> Task:

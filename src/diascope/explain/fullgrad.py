@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diascope.errors import Doubt
 from diascope.explain.base import Rectification, checked_targets, explainers
 from diascope.explain.biases import BiasGradient, Take, bias_gradients, is_curved
 from diascope.explain.chunks import rows_within
@@ -313,5 +314,6 @@ def _warn_of_a_gap(drawn: list[_Picture], scores: list[Tensor]) -> None:
             f"FullGrad is not complete for this model: its parts miss {missed:.0%} of the score on "
             "average, for biases that none of its modules shows (products of activations, "
             "embeddings of the position)",
+            Doubt,
             stacklevel=3,
         )

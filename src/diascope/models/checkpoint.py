@@ -48,20 +48,24 @@ def load_model(path: Path | str) -> Classifier:
     """
     path = Path(path)
     card, tensors = read_own(path, weights=True)
-    spec = dict(card["model"])
-    mean, std = tuple(spec.pop("mean")), tuple(spec.pop("std"))
+    try:
+        spec = ModelSpec(
+            **{**card["model"], **{name: tuple(card["model"][name]) for name in ("mean", "std")}}
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: its header does not tell its architecture ({error})") from None
     model = create_model(
-        spec["name"],
-        spec["num_classes"],
-        attention=spec["attention"],
-        in_chans=spec["in_chans"],
-        **spec["options"],
+        spec.name,
+        spec.num_classes,
+        attention=spec.attention,
+        in_chans=spec.in_chans,
+        **spec.options,
     )
-    model.spec = ModelSpec(**spec, mean=mean, std=std)
+    model.spec = spec
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
-        raise UserError(f"{path}: the weights do not fit {spec['name']}: {reason}") from None
+        raise UserError(f"{path}: the weights do not fit {spec.name}: {reason}") from None
     model.card = card
     return model.eval()

@@ -30,7 +30,7 @@ class InputSettings(Settings):
     """
 
     channels: Literal[1, 3] | None = None
-    size: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1, le=8192)
     layout: Literal["nchw", "nhwc"] | None = None
     range: Literal["0-1", "0-255", "-1-1"] | None = None
     low: float | None = None
@@ -124,21 +124,28 @@ class Adapter(nn.Module):
 
     head: "softmax" takes the logarithm of probabilities that sum to 1, "sigmoid" the log-odds of
     each of K probabilities; "logits" leaves them. Logarithms are of numbers no smaller than
-    float32 has. Gradients pass.
+    float32 has. copies: whether the model writes into the images that it is given, so that it is
+    given copies. Gradients pass.
     """
 
     factor: Tensor
     shift: Tensor
 
     def __init__(
-        self, inner: nn.Module, scaling: Scaling, layout: str = "nchw", head: Head = "logits"
+        self,
+        inner: nn.Module,
+        scaling: Scaling,
+        layout: str = "nchw",
+        head: Head = "logits",
+        *,
+        copies: bool = False,
     ) -> None:
         super().__init__()
         factor, shift = scaling.affine()
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
         self.inner = inner
-        self.scaling, self.layout, self.head = scaling, layout, head
+        self.scaling, self.layout, self.head, self.copies = scaling, layout, head, copies
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, C, H, W) in [0, 1]."""
@@ -147,7 +154,7 @@ class Adapter(nn.Module):
         if self.layout == "nhwc":
             x = x.permute(0, 2, 3, 1).contiguous()
             # a black box and a module alike read it as (B, H, W, C)
-        return as_logits(unwrap(self.inner(x)), self.head)
+        return as_logits(unwrap(self.inner(x.clone() if self.copies else x)), self.head)
 
 
 def as_logits(out: Tensor, head: Head) -> Tensor:

@@ -103,10 +103,14 @@ def probe(
         say_saturation(asker, x, scaling, head)
     if asker.wrapped:
         asker.statements.append(f"returns a {asker.wrapped}, of which the scores are taken")
+    if asker.writes:
+        asker.statements.append("changes the images that it is given: it is given copies")
     colour = "RGB" if channels == 3 else "grey"
-    as_it_is = scaling.plain and head == "logits" and asker.layout == "nchw" and not asker.wrapped
+    as_it_is = scaling.plain and head == "logits" and asker.layout == "nchw"
+    as_it_is = as_it_is and not asker.wrapped and not asker.writes
+    adapted = Adapter(asker.model, scaling, asker.layout, head, copies=asker.writes)
     return Found(
-        asker.model if as_it_is else Adapter(asker.model, scaling, asker.layout, head).eval(),
+        asker.model if as_it_is else adapted.eval(),
         gradients,
         outputs,
         channels,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from diascope.errors import UserError
 WEIGHTS = "model.safetensors"
 FORMAT = "diascope-classifier-1"
 WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema")
+PICKLE = (
+    "holds a pickle, which can run code when it is opened, and is refused; save its state_dict, "
+    "or export it with torch.export.save or torch.onnx.export"
+)
 PREFIXES = ("module.", "model.", "backbone.", "net.")
 
 
@@ -39,7 +44,10 @@ def read_own(path: Path, weights: bool) -> tuple[dict[str, Any], dict[str, Tenso
         raise UserError(
             f"{file}: has no Diascope header; only models that Diascope saved can be opened"
         )
-    card: dict[str, Any] = json.loads(metadata["diascope"])
+    try:
+        card: dict[str, Any] = dict(json.loads(metadata["diascope"]))
+    except (ValueError, TypeError):
+        raise UserError(f"{file}: its Diascope header is damaged; copy the file again") from None
     if card.get("format") != FORMAT:
         raise UserError(f"{file}: written in format {card.get('format')}; this reads {FORMAT}")
     return card, tensors
@@ -77,6 +85,8 @@ def read_foreign(file: Path) -> dict[str, Tensor]:
         with file.open("rb") as content:
             is_safe = content.read(9)[8:] == b"{"
         state: Any = load_file(file) if is_safe else read_saved(file, "cpu")
+    except UnpicklingError:
+        raise UserError(f"{file}: {PICKLE}") from None
     except Exception as error:  # of many kinds, for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file}: cannot be read as weights alone ({reason})") from None

@@ -17,6 +17,7 @@ from torch import nn
 
 from diascope.errors import UserError
 from diascope.models.opening.content import Content, content_of
+from diascope.models.stored import PICKLE
 from diascope.registry import Registry
 
 KINDS = Registry("kind of model", __name__)
@@ -90,9 +91,8 @@ def open_classifier(address: str) -> Opened:
     raise UserError(f"{where.path}: {_REFUSALS[where.content]}")
 
 
-_EXPORT = "save its state_dict, or export it with torch.export.save or torch.onnx.export"
 _REFUSALS: dict[Content, str] = {
-    "pickle": f"holds a pickle, which can run code when it is opened, and is refused; {_EXPORT}",
+    "pickle": PICKLE,
     "weights": "holds weights alone; write NAME:FILE with their timm name, or "
     "package.module:factory of a function that builds the model and loads them",
     "damaged": "is damaged or cut off; copy or export it again",

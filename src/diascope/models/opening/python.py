@@ -78,7 +78,7 @@ def _imported(address: Address) -> Any:
             thing = getattr(importlib.import_module(module), name, None)
         except ModuleNotFoundError as error:
             raise UserError(f"{unknown} ({error})") from None
-        except Exception as error:  # whatever the user's own code raises
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
             raise _failing(address, error) from None
     if thing is None:
         raise UserError(f"{address.text}: the module {module} has no '{name}'")
@@ -91,11 +91,11 @@ def _called(address: Address, factory: Callable[[], Any]) -> Any:
             return factory()
         except UserError:
             raise
-        except Exception as error:  # whatever the user's own code raises
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
             raise _failing(address, error) from None
 
 
-def _failing(address: Address, error: Exception) -> UserError:
+def _failing(address: Address, error: BaseException) -> UserError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return UserError(f"{address.text}: fails with {reason}")
 

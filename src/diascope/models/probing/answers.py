@@ -121,7 +121,7 @@ def gives_gradient(asker: Asker, x: Tensor, scaling: Scaling) -> bool:
     with torch.enable_grad():
         x = x.to(device).requires_grad_(True)
         try:
-            out = unwrap(asker.model(asker.turned(scaling(x))))
+            out = unwrap(asker.model(asker.turned(scaling(x)).clone()))
             torch.autograd.grad(out.sum(), x)
         except RuntimeError:
             asker.statements.append("gives no gradient to its input: it is asked as a black box")

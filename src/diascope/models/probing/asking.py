@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diascope.errors import UserError
+from diascope.hardware import out_of_memory
 from diascope.models.inputs import Head, Scaling, as_logits, unwrap
 
 AT_ONCE = 16
@@ -20,7 +21,11 @@ Problem = Literal[
 
 
 class Failed(Exception):
-    """The model raised; the text says what, in one line."""
+    """The model raised; the text says what, in one line. memory: whether it ran out of it."""
+
+    def __init__(self, text: str, memory: bool = False) -> None:
+        super().__init__(text)
+        self.memory = memory
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,16 @@ class Asker:
     """A model under the probe, and what was noticed of it.
 
     layout: of the images it takes. wrapped: what it returned around its tensor, "" for a tensor.
+    writes: whether it changes the images that it is given. at_once: the images of one question,
+    fewer once memory ran out.
     """
 
     model: nn.Module
     where: str
     layout: str = "nchw"
     wrapped: str = ""
+    writes: bool = False
+    at_once: int = AT_ONCE
     statements: list[str] = field(default_factory=list)
     problems: list[tuple[Problem, str]] = field(default_factory=list)
 
@@ -67,23 +76,41 @@ class Asker:
 
     @torch.no_grad()
     def forward(self, x: Tensor, scaling: Scaling) -> Tensor:
-        """Return the outputs of images (B, C, H, W) in [0, 1], on the CPU; raises `Failed`."""
+        """Return the outputs of images (B, C, H, W) in [0, 1], on the CPU.
+
+        Raises `Failed` where the model does, `UserError` where it returns no row an image.
+        """
         device = next((p.device for p in self.model.parameters()), x.device)
+        given = self.turned(scaling(x)).to(device)
+        lent = given.clone()  # a model may write into it
         try:
-            return self.tensor(self.model(self.turned(scaling(x)).to(device))).cpu()
+            out = self.tensor(self.model(lent)).cpu()
         except UserError as error:
             raise UserError(f"{self.where}: {error}") from None
         except Exception as error:  # whatever a foreign module raises
-            raise Failed(" ".join(str(error).split())[:200] or type(error).__name__) from None
+            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise Failed(told, out_of_memory(error)) from None
+        self.writes |= not torch.equal(lent, given)
+        if out.ndim == 0 or len(out) != len(x):
+            raise UserError(
+                f"{self.where}: returns {tuple(out.shape)} for {len(x)} images, not logits of "
+                "shape (B, K)"
+            )
+        return out
 
     def outputs(self, x: Tensor, scaling: Scaling) -> Tensor:
         """Return the outputs of many images; raises `UserError` where the model fails."""
-        try:
-            return torch.cat([self.forward(part, scaling) for part in torch.split(x, AT_ONCE)])
-        except (Failed, RuntimeError) as error:
-            raise UserError(
-                f"{self.where}: fails on images of shape {tuple(x[:AT_ONCE].shape)}: {error}"
-            ) from None
+        while True:
+            try:
+                parts = [self.forward(part, scaling) for part in torch.split(x, self.at_once)]
+                return torch.cat(parts)
+            except (Failed, RuntimeError) as error:
+                if not getattr(error, "memory", False) or self.at_once == 1:
+                    raise UserError(
+                        f"{self.where}: fails on images of shape {tuple(x[: self.at_once].shape)}: "
+                        f"{error}"
+                    ) from None
+                self.at_once //= 2
 
     def logits(self, x: Tensor, scaling: Scaling, head: Head) -> Tensor | None:
         """Return the logits (N, K), K at least 2; None where the model fails on such images."""
