@@ -12,6 +12,7 @@ import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 (its list of fonts is kept in HOME, which is moved)
 import numpy as np
 import pytest
 import timm
@@ -91,6 +92,14 @@ def library(name: str):
         return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
+def thinned(monkeypatch: pytest.MonkeyPatch, net: type, first: str) -> type:
+    """Give a library's DenseNet few channels; the page's code builds it by its name, as ever."""
+    thin = {first: 8, "growth_rate": 4, "block_config": (1, 1, 1, 1)}
+    real = net.__init__
+    monkeypatch.setattr(net, "__init__", lambda self, **given: real(self, **thin, **given))
+    return net
+
+
 def torchvision_weights() -> None:
     torch.manual_seed(0)
     model = torchvision.models.mobilenet_v3_small(weights=None, num_classes=3)
@@ -111,18 +120,21 @@ def test_torchvision(page):
     assert names["subject"].interface.size == 64
 
 
-def test_monai(page):
+def test_monai(page, monkeypatch):
     nets = library("monai.networks.nets")
-    model = nets.DenseNet121(spatial_dims=2, in_channels=3, out_channels=3)
+    model = thinned(monkeypatch, nets.DenseNet121, "init_features")(
+        spatial_dims=2, in_channels=3, out_channels=3
+    )
     torch.save(model.state_dict(), "monai.pt")
     subject = opened("lesions_monai:build")
     assert subject.architecture == "DenseNet121"
     assert subject.gradients
 
 
-def test_torchxrayvision(page):
+def test_torchxrayvision(page, monkeypatch):
     xrv = library("torchxrayvision")
-    model = xrv.models.DenseNet(weights=None, num_classes=2, in_channels=1)
+    build = thinned(monkeypatch, xrv.models.DenseNet, "num_init_features")
+    model = build(weights=None, num_classes=2, in_channels=1)
     torch.save(model.state_dict(), "chest.pt")
     subject = opened("chest_xrays:build")
     assert subject.interface.input == "grey in [-1024, 1024]"
