@@ -80,7 +80,7 @@ def test_half_are_drawn_by_lot_and_half_say_why_they_were_not(pixels):
     assert {row for row, reason in found.items() if reason == LOT} == drawn
     assert found[left[0]] == "confidently wrong: a says right at 0.95"
     assert found[right[1]] == "smallest minimal epsilon: a broken at 0.01"
-    assert found[left[2]].startswith("worst localisation: average precision 0.01 of a, 0.10")
+    assert found[left[2]].startswith("map lowest against chance: average precision 0.01 of a, 0.10")
     assert found[left[3]] in (
         "models disagree: a left, b right",
         "confidently wrong: b says right at 0.95",
@@ -135,6 +135,10 @@ def test_all_rows_are_told_and_point_to_their_case(pixels):
         if row.case is not None:
             assert shown[row.case].id == row.id
     assert sum(row.case is not None for row in told) == 8
+    wrong = table.assign(correct=np.arange(COUNT) != 3)
+    told = rows({"m": wrong}, pixels, ["m"], shown)
+    assert told[3].views[0].minimal_epsilon == 0  # whether it was attacked or not
+    assert np.isnan(told[4].views[0].minimal_epsilon)
 
 
 def test_views_hold_the_maps_of_other_methods_where_they_fit(pixels):

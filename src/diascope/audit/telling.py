@@ -16,7 +16,7 @@ RULE = (
     "Half are drawn by lot: of each class the images whose hashed id comes first, whatever any "
     "model says of them. The others are the most telling, by turns: the most confidently wrong, "
     "those that the smallest epsilon breaks (of equal ones the most confident), those whose map "
-    "lies the furthest below chance, and those of which the models say the most different things; "
+    "lies lowest against chance, and those of which the models say the most different things; "
     "each time of the class of which the fewest are shown. Each says why it was chosen."
 )
 LOT = "drawn by lot"
@@ -156,7 +156,8 @@ def _astray_reason(tables: Tables, row: int) -> str:
         column(tables[name], part)[row]
         for part in ("average_precision", "average_precision_chance")
     )
-    return f"worst localisation: average precision {value:.2f} of {name}, {chance:.2f} by chance"
+    told = f"average precision {value:.2f} of {name}, {chance:.2f} by chance"
+    return f"map lowest against chance: {told}"
 
 
 def _apart(tables: Tables) -> Floats:
