@@ -12,7 +12,7 @@ from tests.audit.squares import Eyes, squares
 
 from diascope.audit import AuditSettings, Subject
 from diascope.audit.bench import Bench, drawn
-from diascope.audit.parts import CorruptionScore
+from diascope.audit.parts import CorruptionScore, Interface
 from diascope.audit.perform import out_of_memory, perform
 from diascope.audit.plan import Plan, Step, duration, lacking, make_plan
 from diascope.audit.stages import Measured, Stage, in_order
@@ -123,6 +123,32 @@ def test_what_does_not_matter_to_a_stage_does_not_measure_it_anew(bench, tmp_pat
     assert len(counted.calls) == 1
 
 
+def test_the_purpose_of_the_model_matters_to_the_stage_that_asks_for_it_alone(bench):
+    names = ("curve", "operating", "group_scores")
+    before = [key_of(bench, name, Counted().stage()) for name in names]
+    bench.settings = bench.settings.model_copy(update={"positive": ("a",), "sensitivity": 0.8})
+    after = [key_of(bench, name, Counted().stage()) for name in names]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    bench.settings = bench.settings.model_copy(update={"attributes": ("sex",)})
+    last = [key_of(bench, name, Counted().stage()) for name in names]
+    assert [a == b for a, b in zip(after, last, strict=True)] == [True, True, False]
+
+
+def test_a_module_from_elsewhere_is_another_when_its_code_is(pixels):
+    class Tilted(Eyes):
+        def forward(self, x):
+            return super().forward(1 - x)
+
+    Tilted.__name__ = "Eyes"  # the same weights, the same structure
+
+    told, found = Interface("module", True, "logits", 3, 16, "RGB", False), []
+    for model in (Eyes(1.0), Eyes(1.0), Tilted(1.0)):
+        bench = make(pixels, model)
+        bench.subject = Subject("eyes", model, None, model.card, told)
+        found.append(identity(bench))
+    assert found[0] == found[1] != found[2]
+
+
 def test_only_a_stage_that_compares_depends_on_the_other_models(bench):
     alone, beside = Counted().stage(), Counted().stage(beside=True)
     before = key_of(bench, "s", alone), key_of(bench, "s", beside)
@@ -142,8 +168,6 @@ def test_a_black_box_is_known_again_by_its_answers(pixels):
         def forward(self, x):
             mean = x.flatten(1).mean(1)
             return torch.stack([mean, self.sign * mean], 1)
-
-    from diascope.audit.parts import Interface
 
     told = Interface("callable", False, "logits", 3, 16, "RGB", True)
     found = []

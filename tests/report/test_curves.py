@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from tests.report.factory import around, make_results
 
+from diascope.report.attackcharts import attack_charts, attack_table
 from diascope.report.charts import Strip, strip
 from diascope.report.curves import nice_ticks, robustness_chart, short, uses_root
 
@@ -101,6 +102,25 @@ def test_the_strip_puts_chance_left_of_a_better_value():
     places = float(chance.get("d")[1:].split()[0]), float(ring.get("cx")), float(mark.get("cx"))
     assert places == tuple(sorted(places))
     assert "a <model>: 0.600 [0.56, 0.64], chance 0.200" in tree.find("title").text
+
+
+def test_names_of_a_difference_that_fit_are_not_cut():
+    assert "pgd-0 − standard-0" in texts(drawn(make_results(models=("standard-0", "pgd-0"))))
+    told = texts(drawn(make_results(models=("rather-long-too", "longer-than-all"))))
+    assert "longer-th… − rather-…" in told
+
+
+def test_the_worst_case_of_each_image_is_no_attack_of_its_own():
+    results = make_results(models=("one",))
+    (model,) = results.models
+    first = model.attacks[0]
+    worst = replace(first, name="worst case", attack={}, accuracy=[(0.0, 0.0, 0.1)] * 5)
+    with_worst = replace(results, models=[replace(model, attacks=[*model.attacks, worst])])
+    heads = [row.head for block in attack_table(with_worst).blocks for row in block.rows]
+    assert heads == [*(a.name for a in model.attacks), "worst of them"]
+    last = attack_table(with_worst).blocks[0].rows[-1].cells
+    assert {cell.text for cell in last} == {"0.000"}
+    assert "worst case" not in texts(ElementTree.fromstring(attack_charts(with_worst)[0].chart))
 
 
 def test_long_names_are_cut_to_their_breadth():

@@ -28,6 +28,14 @@ from diascope.models.modes import exactly
 FORMAT = "diascope-stage-1"
 ASKED = 16  # images by whose answers a black box is known again
 _NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")
+_OF_ONE = {  # settings that one stage alone asks for
+    "positive": "operating",
+    "threshold": "operating",
+    "sensitivity": "operating",
+    "prevalence": "operating",
+    "attributes": "group_scores",
+}
+_OWN = ("run", "timm")  # kinds whose code is Diascope's, and cannot change beneath their weights
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,11 @@ def key_of(bench: Bench, name: str, stage: Stage) -> str:
             name,
             bench.identity or identity(bench),
             others if stage.beside else [],
-            {k: v for k, v in settings.items() if k not in _NO_MATTER},
+            {
+                k: v
+                for k, v in settings.items()
+                if k not in _NO_MATTER and _OF_ONE.get(k, name) == name
+            },
             effort,
         ]
     )
@@ -108,10 +120,11 @@ def key_of(bench: Bench, name: str, stage: Stage) -> str:
 def identity(bench: Bench) -> str:
     """Return the digest of a model and of all images it may meet.
 
-    A model whose weights cannot be read counts by its answers to some of the images.
+    A model whose code is not Diascope's counts by its answers to some of the images, too.
     """
     card = sorted((str(k), repr(v)) for k, v in bench.subject.card.items() if k != "created")
-    answers = [] if bench.subject.gradients else [_answers(bench)]
+    face = bench.subject.interface
+    answers = [] if face is None or face.kind in _OWN else [_answers(bench)]
     held_out = [] if bench.validation is None else [_images(bench.validation)]
     away = [[name, _images(pixels)] for name, pixels in sorted(bench.elsewhere.items())]
     return digest([bench.model, card, answers, _images(bench.pixels), held_out, away])
@@ -120,7 +133,8 @@ def identity(bench: Bench) -> str:
 @torch.no_grad()
 def _answers(bench: Bench) -> Tensor:
     rows = bench.drawn(min(ASKED, len(bench.pixels)))
-    with exactly(bench.model) as inner:
+    with exactly(bench.model) as inner, torch.random.fork_rng():
+        torch.manual_seed(0)  # of a model that draws lots
         answers: Tensor = inner(bench.pixels.x(rows, bench.device))
     return answers.float().cpu()
 

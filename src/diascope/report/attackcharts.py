@@ -27,12 +27,19 @@ class Multiple:
     key: list[tuple[Markup, str]]
 
 
+WORST = "worst case"  # of each image, as the audit measures it
+
+
+def _single(model: ModelResult) -> list[AttackCurve]:
+    return [attack for attack in model.attacks if attack.name != WORST]
+
+
 def attack_charts(results: Results) -> list[Multiple]:
     """Return a chart for each model that met more than one attack."""
     return [
         _multiple(results, model, i)
         for i, model in enumerate(results.models)
-        if len(model.attacks) > 1
+        if len(_single(model)) > 1
     ]
 
 
@@ -52,7 +59,7 @@ def _multiple(results: Results, model: ModelResult, index: int) -> Multiple:
     panel = Panel(40.0, WIDTH - RIGHT, TOP, BOTTOM, (0, 1), max(eps, default=0.0), uses_root(eps))
     body = _frame(results, panel)
     labels: list[Label] = []
-    for k, attack in enumerate(model.attacks):
+    for k, attack in enumerate(_single(model)):
         points = [(panel.x(e), panel.y(b[0])) for e, b in _known(eps, attack.accuracy)]
         if not points:
             continue
@@ -78,7 +85,7 @@ def _multiple(results: Results, model: ModelResult, index: int) -> Multiple:
         f"attacks-{index}-small", size, f"{model.name}: each attack", _told(results, model), body
     )
     key = [
-        (glyph(k), f"{a.name}, {a.access}, {a.images} images") for k, a in enumerate(model.attacks)
+        (glyph(k), f"{a.name}, {a.access}, {a.images} images") for k, a in enumerate(_single(model))
     ]
     return Multiple(model.name, index, chart, key)
 
@@ -131,11 +138,11 @@ def attack_table(results: Results) -> Table | None:
                 attack.name,
                 [cell(_at(attack.accuracy, k), "not measured") for k in range(_points(results))],
                 f"{attack.access}, {attack.images} images",
-                k if len(model.attacks) > 1 else None,
+                k if len(_single(model)) > 1 else None,
             )
-            for k, attack in enumerate(model.attacks)
+            for k, attack in enumerate(_single(model))
         ]
-        if len(model.attacks) > 1:
+        if len(_single(model)) > 1:
             worst = [cell(b, "not measured") for b in _worst(results, model)]
             rows.append(Row("worst of them", worst, "at each eps"))
         blocks.append(Block(rows, model.name if len(results.models) > 1 else ""))

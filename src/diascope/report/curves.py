@@ -206,18 +206,28 @@ def _differences(results: Results, panel: Panel, wide: bool) -> str:
             last = y
         out.append(f'<g class="{sign_class(place)}">{"".join(drawn)}</g>')
         if last is not None:
-            name = f"{short(comparison.model, 10)} {n.MINUS} {short(comparison.reference, 8)}"
-            labels.append((last, name, place))
+            labels.append((last, _less(comparison.model, comparison.reference), place))
     return "".join(out) + (place_labels(panel, labels) if wide else "")
+
+
+def _less(model: str, reference: str) -> str:
+    """Return the names of a difference; what one does not need of the room the other has."""
+    ours, theirs = (min(_long(name), part) for name, part in ((model, 10), (reference, 8)))
+    first, second = short(model, 18 - theirs), short(reference, 18 - ours)
+    return f"{first} {n.MINUS} {second}"
 
 
 def short(name: str, length: float) -> str:
     """Return a name cut to the breadth of so many letters; the tables hold all of it."""
-    if sum(map(_breadth, name)) <= length:
+    if _long(name) <= length:
         return name
-    while sum(map(_breadth, name)) > length - 1:
+    while _long(name) > length - 1:
         name = name[:-1]
     return name + "…"
+
+
+def _long(name: str) -> float:
+    return sum(map(_breadth, name))
 
 
 def _breadth(letter: str) -> float:

@@ -43,12 +43,21 @@ def value_of(bounds: Bounds | None, signed: bool = False) -> str:
 def interval(bounds: Bounds | None, signed: bool = False) -> str:
     """Return the limits alone, `[0.68, 0.74]`; empty where either is undefined.
 
-    Two digits, three where a limit within 0.005 of zero would be shown as zero.
+    Two digits; three where a limit within 0.005 of zero would be shown as zero (four within
+    0.0005), and for both where two would leave the value, of three digits, outside.
     """
     if bounds is None or not has_limits(bounds):
         return ""
-    low, high = (number(v, 3 if 0 < abs(v) < 0.005 else 2, signed) for v in bounds[1:])
-    return f"[{low}, {high}]"
+    value, low, high = (round(bounds[0], 3), round(bounds[1], 2), round(bounds[2], 2))
+    digits = 2 if low <= value <= high else 3
+    told = (number(v, _digits(v, digits), signed) for v in bounds[1:])
+    return f"[{', '.join(told)}]"
+
+
+def _digits(limit: float, digits: int) -> int:
+    if limit == 0 or abs(limit) >= 0.005:
+        return digits
+    return 3 if abs(limit) >= 0.0005 else 4
 
 
 def ranged(bounds: Bounds | None, signed: bool = False) -> str:

@@ -115,11 +115,19 @@ def curve_table(results: Results) -> Table:
 
 def localisation_tables(results: Results) -> list[Table]:
     """Return the localisation over all images, and over those that every model gets right."""
-    pairs = [("localisation", "All images that have an outline")]
+    pairs = [("localisation", _with_outline(results))]
     if any(m.localisation_correct for m in results.models):
         every = "every model classifies" if len(results.models) > 1 else "the model classifies"
         pairs.append(("localisation_correct", f"Only images that {every} correctly"))
     return [_localisation(results, name, caption) for name, caption in pairs]
+
+
+def _with_outline(results: Results) -> str:
+    """Return of which images the maps were measured, where these were drawn by lot."""
+    counts = {scores.images for m in results.models for scores in m.maps[:1]}
+    if not counts or max(counts) in (0, results.data.get("images")):
+        return "All images that have an outline"
+    return f"{max(counts)} images drawn by lot that have an outline"
 
 
 def _localisation(results: Results, name: str, caption: str) -> Table:

@@ -70,8 +70,8 @@ def _attacked(results: Results, model: ModelResult, part: Calibration) -> Iterat
             + _beside(model)
         ),
         meaning=(
-            "No threshold on its probability would have sent these images to a second reader: "
-            "they look like any that it knows."
+            f"Of wrong answers it is over {SURE:g} sure on average: its probability gives little "
+            "reason to send such an image to a second reader."
         ),
         remedy=(
             "Do not take confidence for a guard against manipulated images; train adversarially, "

@@ -57,9 +57,7 @@ def _finding(results: Results, model: ModelResult, lost: list[CorruptionScore]) 
         if worst.drop[0] >= clean - attacked:
             meaning += " This one costs more than the attack: it needs no adversary to fail."
         else:
-            meaning += (
-                " The attack costs more, but nobody needs to mount one: this is the loss to expect."
-            )
+            meaning += " The attack costs more, but somebody must mount it; this comes without."
     names = [REMEDY.get(score.name, _words(score.name)) for score in [worst, *others[:2]]]
     return Finding(
         check="corruptions",

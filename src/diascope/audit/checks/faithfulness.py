@@ -24,14 +24,15 @@ def faithfulness(results: Results) -> list[Finding]:
                 check="faithfulness",
                 severity="medium" if enough else "low",
                 title=(
-                    f"What the maps of {model.name} call important moves its answers no more than "
-                    f"pixels at random ({', '.join(scores.name for scores in failed)})"
+                    f"What the maps of {model.name} call important is not shown to move its "
+                    f"answers more than pixels at random "
+                    f"({', '.join(scores.name for scores in failed)})"
                 ),
                 evidence="; ".join(_evidence(scores) for scores in failed),
                 meaning=(
-                    "When the pixels that the map marks are taken away, or given back, the "
-                    "probability follows no more than if they were drawn by lot: the map does not "
-                    "show what the answer rests on."
+                    "When the pixels that the map marks are taken away, or given back, these "
+                    "images do not show that the probability follows more than if they were drawn "
+                    "by lot, and so not that the map tells what the answer rests on."
                 ),
                 remedy=(
                     "Use a method that does better than chance on this model. Where none does, the "

@@ -36,9 +36,9 @@ def near_duplicates(evidence: Evidence) -> list[Finding]:
                 severity="medium" if other else "info",
                 title=f"Near duplicates {whose}: {count} images",
                 evidence=(
-                    f"{int(among.sum())} pairs in {len(clusters)} sets; once aligned, their "
-                    f"details correlate by {copies.similarity[among].min():.2f} to "
-                    f"{copies.similarity[among].max():.2f} (taken from {SIMILAR:.2f})"
+                    f"pairs: {int(among.sum())}, in sets: {len(clusters)}; once aligned, their "
+                    f"details correlate by {copies.similarity[among].min():.2f} or more (taken "
+                    f"from {SIMILAR:.2f})"
                 ),
                 meaning=(
                     "They are one picture stored twice, or two of one patient that nearly match: a "
