@@ -214,7 +214,9 @@ def corruptions(index: int, clean: float) -> list[CorruptionScore]:
 
 def elsewhere(name: str, accuracy: float) -> Elsewhere:
     scores = {"accuracy": share(accuracy), "auroc": share(accuracy + 0.06)}
+    scores["balanced_accuracy"] = share(accuracy - 0.02)
     drop = {"accuracy": around(0.14, 0.06), "auroc": around(0.05, 0.04)}
+    drop["balanced_accuracy"] = around(0.16, 0.06)
     return Elsewhere(name, 180, 164, scores, drop, share(accuracy / 4))
 
 

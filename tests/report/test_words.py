@@ -8,6 +8,7 @@ from tests.report.factory import around, bare_results, make_results
 
 from diascope.audit.parts import Localisation
 from diascope.report.answers import belief, elsewhere
+from diascope.report.glance import glance
 from diascope.report.words import broken_at, curve_images, difference_statements, sizes
 from diascope.report.words import verdict as answers
 
@@ -116,7 +117,7 @@ def test_each_part_that_was_measured_has_its_answer():
     )
     assert said["Everyday images?"].startswith("Worst of the corruptions: rotation at severity 5")
     assert said["In another hospital?"] == (
-        "Accuracy falls by 0.14 [0.08, 0.20] at another hospital."
+        "Balanced accuracy falls by 0.16 [0.10, 0.22] at another hospital."
     )
     said = {each.question: each.answer for each in answers(make_results())}
     assert (
@@ -142,8 +143,22 @@ def test_a_place_that_loses_nothing_is_not_said_to_lose():
         places = [replace(e, drop={"accuracy": drop}) for e in model.elsewhere]
         return elsewhere(replace(results, models=[replace(model, elsewhere=places)]))
 
-    assert told(0.02, -0.05, 0.09) == "Accuracy is not shown to change at another hospital."
+    unsure = "Accuracy is not shown to change at another hospital: −0.02 [−0.09, +0.05]."
+    assert told(0.02, -0.05, 0.09) == unsure
     assert told(-0.06, -0.09, -0.03) == "Accuracy rises by 0.06 at another hospital."
+
+
+def test_another_mix_of_classes_does_not_hide_a_loss_elsewhere():
+    (model,) = (results := make_results(models=("only",))).models
+    drop = {"accuracy": (-0.05, -0.09, -0.01), "balanced_accuracy": (0.2, 0.1, 0.3)}
+    results = replace(
+        results,
+        models=[replace(model, elsewhere=[replace(e, drop=drop) for e in model.elsewhere])],
+    )
+    assert elsewhere(results).startswith("Balanced accuracy falls by 0.20 [0.10, 0.30]")
+    (figure,) = [f for f in glance(results) if f.label == "Elsewhere"]
+    assert figure.under == "change in balanced accuracy"
+    assert figure.cells[0].text == "−0.200"
 
 
 def test_the_curve_says_on_how_many_images_it_was_measured():

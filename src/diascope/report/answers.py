@@ -68,17 +68,19 @@ def everyday(results: Results) -> str:
 
 
 def elsewhere(results: Results) -> str:
-    """Return how far the one model's accuracy falls on the images of another hospital."""
+    """Return how far the one model's balanced accuracy falls on the images of another hospital."""
     (model,) = results.models
     worst = worst_place(model)
     if worst is None:
         return ""
-    name, drop = worst
+    name, drop, score = worst
+    what = score.replace("_", " ").capitalize()
     if n.has_limits(drop) and drop[1] > 0:
-        return f"Accuracy falls by {n.number(drop[0], 2)} {n.interval(drop)} at {name}."
+        return f"{what} falls by {n.number(drop[0], 2)} {n.interval(drop)} at {name}."
     if n.has_limits(drop) and drop[2] < 0:
-        return f"Accuracy rises by {n.number(-drop[0], 2)} at {name}."
-    return f"Accuracy is not shown to change at {name}."
+        return f"{what} rises by {n.number(-drop[0], 2)} at {name}."
+    change = f"{n.number(-drop[0], 2, True)} {n.interval((-drop[0], -drop[2], -drop[1]), True)}"
+    return f"{what} is not shown to change at {name}: {change.strip()}."
 
 
 def _names(models: list[ModelResult]) -> list[str]:

@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from diascope.audit.checks.masking import believed
-from diascope.audit.parts import Bounds, CorruptionScore, MaskingOutcome, OperatingPoint
+from diascope.audit.parts import (
+    Bounds,
+    CorruptionScore,
+    Elsewhere,
+    MaskingOutcome,
+    OperatingPoint,
+)
 from diascope.audit.results import Comparison, ModelResult, Results
 from diascope.report import numbers as n
 from diascope.report.tables import Cell, cell
@@ -73,11 +79,19 @@ def worst_corruption(model: ModelResult) -> CorruptionScore | None:
     return max(known, key=lambda c: c.drop[0], default=None)
 
 
-def worst_place(model: ModelResult) -> tuple[str, Bounds] | None:
-    """Return the other hospital where accuracy falls most, and how far."""
-    drops = [(e.name, e.drop["accuracy"]) for e in model.elsewhere if "accuracy" in e.drop]
-    known = [(name, drop) for name, drop in drops if n.defined(drop[0])]
+def worst_place(model: ModelResult) -> tuple[str, Bounds, str] | None:
+    """Return the other hospital where accuracy falls most, how far, and which accuracy.
+
+    Balanced accuracy, which another mix of classes does not move; plain where it is not defined.
+    """
+    known = [(e.name, e.drop[score], score) for e in model.elsewhere if (score := _fair(e))]
     return max(known, key=lambda item: item[1][0], default=None)
+
+
+def _fair(place: Elsewhere) -> str:
+    """Return the accuracy to hold against that at home; empty where none is defined."""
+    scores = ("balanced_accuracy", "accuracy")
+    return next((s for s in scores if s in place.drop and n.defined(place.drop[s][0])), "")
 
 
 def clean_and_attacked(points: Sequence[OperatingPoint]) -> tuple[OperatingPoint | None, ...]:
@@ -160,11 +174,13 @@ def _elsewhere(results: Results) -> Figure:
         worst = worst_place(model)
         if worst is None:
             return Cell(n.DASH, why=NOT_MEASURED)
-        name, (value, low, high) = worst
+        name, (value, low, high), _ = worst
         change = (-value, -high, -low)
         return Cell(n.value_of(change, True), f"{n.interval(change, True)} at {name}".strip())
 
-    return Figure("Elsewhere", "change in accuracy", "#elsewhere", _each(results, read))
+    scores = [worst[2] for m in results.models if (worst := worst_place(m))]
+    under = f"change in {'balanced ' if 'balanced_accuracy' in scores else ''}accuracy"
+    return Figure("Elsewhere", under, "#elsewhere", _each(results, read))
 
 
 def _looks(results: Results) -> Figure:

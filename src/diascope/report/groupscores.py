@@ -83,7 +83,8 @@ def elsewhere_table(results: Results) -> Table | None:
     for i, model in enumerate(results.models):
         if model.elsewhere:
             blocks.append(Block(_places(results, model, i), "" if alone else model.name))
-    columns = ["Accuracy", "On a scale from 0 to 1", "Lost", "AUROC", "Lost", "Under attack"]
+    columns = ["Accuracy", "On a scale from 0 to 1", "Lost", "Balanced accuracy", "Lost"]
+    columns += ["AUROC", "Lost", "Under attack"]
     return Table("Here and elsewhere", "", [(c, None) for c in columns], blocks, "95% intervals")
 
 
@@ -106,6 +107,8 @@ def _places(results: Results, model: ModelResult, index: int) -> list[Row]:
                 cell(here, WHY),
                 Cell("", svg=dots(Dots(here, attacked, index, "here"))),
                 Cell(""),
+                cell(home.get("balanced_accuracy"), WHY),
+                Cell(""),
                 cell(home.get("auroc"), WHY),
                 Cell(""),
                 cell(attacked, "not attacked"),
@@ -119,6 +122,8 @@ def _places(results: Results, model: ModelResult, index: int) -> list[Row]:
             cell(there, WHY),
             Cell("", svg=dots(Dots(there, place.attacked, index, place.name))),
             cell(place.drop.get("accuracy"), WHY, True),
+            cell(place.scores.get("balanced_accuracy"), WHY),
+            cell(place.drop.get("balanced_accuracy"), WHY, True),
             cell(place.scores.get("auroc"), WHY),
             cell(place.drop.get("auroc"), WHY, True),
             cell(place.attacked, "not attacked"),
