@@ -54,8 +54,9 @@ def _missing(results: Results, model: ModelResult, operating: Operating) -> Iter
             "Choose the threshold on images of the place where the model is to work, set apart "
             "from those of the test; look for what differs between the two."
             if held_out is not None
-            else "Audit the run folder, whose split names validation images, or choose a threshold "
-            "on images of your own; 0.5 has no claim on being it."
+            else "Audit the run folder, whose split names validation images, or call images that "
+            "the model was not trained on 'val' in the table's column split, beside 'test'; 0.5 "
+            "has no claim on being it."
         ),
         count=clean.missed,
     )
