@@ -121,6 +121,8 @@ def test_fragility_is_judged_by_what_can_be_seen():
     assert CHECKS["fragility"](results(curve=[SURE, SURE, LOW]))[0].severity == "medium"
     seen = replace(results(curve=[SURE, SURE, LOW]), epsilons=[0.0, 0.01, 0.1])
     assert CHECKS["fragility"](seen) == []
+    guessing = (0.3, 0.25, 0.36)  # as it is: an attack takes nothing from it
+    assert CHECKS["fragility"](results(curve=[guessing, LOW, LOW])) == []
 
 
 def test_the_gravest_comes_first():

@@ -84,6 +84,20 @@ def test_each_kind_of_file_gives_the_same_logits(kind, files, net):
     assert subject.name == kind
 
 
+def test_functions_of_one_name_are_told_apart_by_their_modules(tmp_path, monkeypatch):
+    for name in ("onenet", "twonet"):
+        (tmp_path / f"{name}.py").write_text(
+            "import torch\n\n\ndef build():\n"
+            f"    return torch.nn.Sequential(torch.nn.Conv2d(3, {len(CLASSES)}, 3), "
+            "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    options = {"classes": CLASSES, "size": SIDE, "input": {"range": "0-1"}}
+    alone = open_subjects(["onenet:build"], **options)
+    both = open_subjects(["onenet:build", "twonet:build"], **options)
+    assert [s.name for s in (*alone, *both)] == ["build", "onenet.build", "twonet.build"]
+
+
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])
 def test_what_is_sealed_is_attacked_as_the_module_itself(kind, files, net):
     model, _ = open_model(str(files[kind]))

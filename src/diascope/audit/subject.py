@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,24 @@ def open_subjects(
                     f"{address}: its {key} ({subject.card[key]}) differs from that of "
                     f"{first.name} ({first.card[key]}); audit them apart"
                 )
+    subjects = _told_apart(subjects, [str(address) for address in addresses])
     names = [subject.name for subject in subjects]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two models are called '{twice[0]}'; rename one of them")
     return subjects
+
+
+def _told_apart(subjects: list[Subject], addresses: list[str]) -> list[Subject]:
+    """Return the subjects; of Python's functions of one name each bears its module's, too."""
+    names = [subject.name for subject in subjects]
+    return [
+        replace(subject, name=f"{address.partition(':')[0]}.{subject.name}")
+        if names.count(subject.name) > 1
+        and subject.interface is not None
+        and subject.interface.kind in ("module", "callable")
+        else subject
+        for subject, address in zip(subjects, addresses, strict=True)
+    ]
 
 
 def _open(

@@ -13,9 +13,14 @@ FAINT = 4 / 255  # of four, which is hard to see in a photograph
 
 @CHECKS.register("fragility")
 def fragility(results: Results) -> list[Finding]:
-    """Find models that fall below chance under a change too small to see."""
+    """Find models that fall below chance under a change too small to see.
+
+    Not those that are no better than chance without one: there is nothing that they could lose.
+    """
     chance, found = results.data["chance"], []
     for model in results.models:
+        if not (model.curve and model.curve[0][1] > chance):
+            continue
         below = [
             (eps, bounds)
             for eps, bounds in zip(results.epsilons, model.curve, strict=True)
