@@ -19,6 +19,7 @@ from diascope.audit.plan import Plan, Step
 from diascope.audit.stages import Measured
 from diascope.audit.stored import Shelf, key_of
 from diascope.errors import UserError, gathered
+from diascope.explain.chunks import at_most
 from diascope.files import write_text
 from diascope.hardware import out_of_memory
 
@@ -134,14 +135,17 @@ def _measured(step: Step, tell: Tell, say: Say) -> Measured:
 def in_memory(work: Callable[[], T], benches: Sequence[Bench], what: str, say: Say) -> T:
     """Return what `work` does; where memory runs out, anew in batches of half the size.
 
-    Of what was doubtful in it, `say` hears.
+    What counts its images by bytes is held to the smaller batches too. Of what was doubtful,
+    `say` hears.
     """
+    held = min(bench.batch_size for bench in benches)
+    short = None if held == benches[0].settings.batch_size else held
     while True:
         try:
-            with gathered() as doubts:
+            with gathered() as doubts, at_most(short):
                 found = work()
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or all(bench.batch_size == 1 for bench in benches):
+            if not out_of_memory(error) or short == 1:
                 raise
         else:
             for doubt in doubts:
@@ -149,10 +153,10 @@ def in_memory(work: Callable[[], T], benches: Sequence[Bench], what: str, say: S
             return found
         for bench in benches:
             bench.batch_size = max(1, bench.batch_size // 2)
+        short = min(bench.batch_size for bench in benches)
         if benches[0].device.type == "cuda":
             torch.cuda.empty_cache()
-        least = min(bench.batch_size for bench in benches)
-        say(f"{what}: out of memory; on with batches of {least}")
+        say(f"{what}: out of memory; on with batches of {short}")
 
 
 def failed(

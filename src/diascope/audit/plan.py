@@ -10,6 +10,7 @@ import torch
 
 from diascope.audit.bench import Bench
 from diascope.audit.stages import Stage, in_order
+from diascope.hardware import out_of_memory
 from diascope.models.frozen import frozen
 from diascope.models.modes import exactly
 
@@ -87,19 +88,23 @@ def seconds_a_pass(bench: Bench) -> float:
     """Return the seconds that a forward pass of one image takes, the better of two goes."""
     rows = bench.drawn(min(TRIED, len(bench.pixels)))
     x = bench.pixels.x(rows, bench.device)
-    best = float("inf")
-    try:
-        if not bench.subject.gradients:
-            with exactly(bench.model) as inner:
-                for _ in range(2):
-                    best = min(best, _timed(inner, x))
-            return best / len(x)
-        with frozen(bench.model, x) as net:
-            for _ in range(3):
-                best = min(best, _timed(net, x))
-    except (RuntimeError, MemoryError):  # the predictions, which come first, will say it better
-        return 0.0
-    return best / len(x)
+    while len(x):
+        try:
+            return _best(bench, x) / len(x)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                break
+        x = x[: len(x) // 2]
+    return 0.0  # the predictions, which come first, will say why
+
+
+def _best(bench: Bench, x: torch.Tensor) -> float:
+    """Return the seconds that images (B, C, H, W) take, the better of some goes."""
+    if not bench.subject.gradients:
+        with exactly(bench.model) as inner:
+            return min(_timed(inner, x) for _ in range(2))
+    with frozen(bench.model, x) as net:
+        return min(_timed(net, x) for _ in range(3))
 
 
 def _timed(model: torch.nn.Module, x: torch.Tensor) -> float:

@@ -65,6 +65,7 @@ class ModelResult:
     elsewhere: list[Elsewhere] = field(default_factory=list)
     maps: list[MapScores] = field(default_factory=list)  # the shown method first
     masking: list[MaskingOutcome] = field(default_factory=list)
+    not_finite: int = 0  # audited images of which the model returned NaN or infinity
 
 
 @dataclass(frozen=True)

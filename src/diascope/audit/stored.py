@@ -27,6 +27,7 @@ from diascope.models.modes import exactly
 
 FORMAT = "diascope-stage-1"
 ASKED = 16  # images by whose answers a black box is known again
+ASKED_AT_ONCE = 4
 _NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")
 _OF_ONE = {  # settings that one stage alone asks for
     "positive": "operating",
@@ -135,7 +136,8 @@ def _answers(bench: Bench) -> Tensor:
     rows = bench.drawn(min(ASKED, len(bench.pixels)))
     with exactly(bench.model) as inner, torch.random.fork_rng():
         torch.manual_seed(0)  # of a model that draws lots
-        answers: Tensor = inner(bench.pixels.x(rows, bench.device))
+        parts = torch.split(bench.pixels.x(rows, bench.device), ASKED_AT_ONCE)
+        answers = torch.cat([inner(part) for part in parts])
     return answers.float().cpu()
 
 

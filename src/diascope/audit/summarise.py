@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from diascope.audit.parts import Bounds, Localisation
 from diascope.audit.results import Comparison, ModelResult
+from diascope.audit.telling import finite
 from diascope.evaluation import (
     Interval,
     bootstrap_curve,
@@ -71,6 +72,7 @@ class Summary:
             localisation=self._localisation(table, np.ones(len(table), dtype=bool)),
             localisation_correct=self._localisation(table, self.all_correct),
             attacked=int(tried.sum()),
+            not_finite=int((~finite(table)).sum()),
         )
 
     def compare(self, name: str, reference: str) -> Comparison:

@@ -86,6 +86,11 @@ def probabilities(table: pd.DataFrame) -> Floats:
     return p
 
 
+def finite(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return for which images (N,) the model's outputs are finite."""
+    return np.asarray(np.isfinite(probabilities(table)).all(1))
+
+
 def confidence(table: pd.DataFrame) -> Floats:
     """Return the probability of each image's prediction, (N,)."""
     found: Floats = probabilities(table).max(1)

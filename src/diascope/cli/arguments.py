@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diascope.audit.subject import Subject
@@ -22,6 +22,24 @@ def files_and_settings(words: Sequence[str], what: str = "image") -> tuple[list[
     if not files:
         raise UserError(f"no {what} is given; name one or more files")
     return files, settings
+
+
+def input_apart(assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return what input.KEY=VALUE declare of a model's input, and the other assignments."""
+    from diascope.settings import override
+
+    declared = [each for each in assignments if each.startswith("input.")]
+    content = override({}, declared).get("input", {})
+    return content, [each for each in assignments if each not in declared]
+
+
+def say_doubts(subjects: Sequence[Subject]) -> None:
+    """Say what is doubtful of how models that were not trained here are asked."""
+    from diascope.cli.console import say
+
+    for subject in subjects:
+        for problem in subject.interface.problems if subject.interface else ():
+            say(f"{subject.name}: {problem}")
 
 
 def class_index(label: str | None, subject: Subject, option: str) -> int | None:

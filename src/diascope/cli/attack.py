@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diascope.cli.arguments import class_index, files_and_settings, listed
+from diascope.cli.arguments import (
+    class_index,
+    files_and_settings,
+    input_apart,
+    listed,
+    say_doubts,
+)
 
 if TYPE_CHECKING:
     from diascope.attacks import Attack
@@ -30,7 +36,8 @@ def attack(
         list[str],
         typer.Argument(
             metavar="IMAGE... [KEY=VALUE]...",
-            help="Image files; then settings of the attack, such as restarts=3",
+            help="Image files; then settings of the attack, such as restarts=3, and of the input "
+            "of a model that was not trained here, such as input.range=0-255",
         ),
     ],
     name: Annotated[str, typer.Option("--attack", metavar="NAME", help="Such as pgd.")] = "pgd",
@@ -70,8 +77,11 @@ def attack(
     keep_memory()
     given = {"norm": norm, "eps": eps, "steps": steps}
     files, assignments = files_and_settings(images)
+    declared, assignments = input_apart(assignments)
     built = _build(name, given, assignments, targeted=target is not None)
-    subject = open_subjects([model], classes=listed(classes), size=size)[0]
+    subjects = open_subjects([model], classes=listed(classes), size=size, input=declared)
+    say_doubts(subjects)
+    subject = subjects[0]
     true, wanted = class_index(label, subject, "--label"), class_index(target, subject, "--target")
     if true is not None and true == wanted:
         raise UserError(f"--target {target}: is the label; name another class")

@@ -89,6 +89,7 @@ def audit(
     Images that a model was trained or validated on are left out, where its run folder says so.
     The same command goes on where an interrupted one stopped.
     """
+    _at_home(out)
     from diascope.audit import AuditSettings
     from diascope.cli.arguments import files_and_settings, listed
     from diascope.errors import UserError, nearest
@@ -186,8 +187,9 @@ def run(
         report = write_report(results, out / "report.html")
         _export(results, files)
     if not results.complete:
-        say(f"interrupted; {report} holds what was finished; the same command goes on from there")
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(
+            f"interrupted; {report} holds what was finished; the same command goes on from there"
+        )
     say(f"{report}: written in {results.seconds:.0f} s, beside results.json and tables/")
     return results
 
@@ -227,6 +229,15 @@ def _images(
     return test
 
 
+def _at_home(out: Path) -> None:
+    """Where no temporary folder can be written, have libraries use the output folder."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(out)
+
+
 def _make(out: Path, files: Mapping[str, Path]) -> None:
     """Make the folders of all that will be written, before anything is measured."""
     from diascope.errors import UserError
@@ -247,11 +258,15 @@ def _make(out: Path, files: Mapping[str, Path]) -> None:
 
 @contextmanager
 def _kept(out: Path) -> Iterator[None]:
-    """Say of what cannot be written, such as on a full disk, what is not lost by it."""
+    """Say of an interrupt, or of a full disk, what is not lost by it."""
     from diascope.errors import UserError
 
     try:
         yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted; what was read and measured is kept; the same command goes on from there"
+        ) from None
     except OSError as error:
         if error.errno is None:
             raise

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from diascope.cli.arguments import class_index, files_and_settings, listed
+from diascope.cli.arguments import (
+    class_index,
+    files_and_settings,
+    input_apart,
+    listed,
+    say_doubts,
+)
 
 if TYPE_CHECKING:
     from diascope.explain import Explainer
@@ -36,7 +42,8 @@ def explain(
         typer.Argument(
             metavar="IMAGE... [KEY=VALUE]...",
             help="Image files; then settings of the methods, such as steps=20, or "
-            "smoothgrad.samples=50 for one of several",
+            "smoothgrad.samples=50 for one of several, and of the input of a model that was not "
+            "trained here, such as input.range=0-255",
         ),
     ],
     methods: Annotated[
@@ -106,11 +113,14 @@ def explain(
 
     keep_memory()
     files, assignments = files_and_settings(images)
+    declared, assignments = input_apart(assignments)
     _one_of(colours, COLOURS, "--colours")
     _one_of(over, GROUNDS, "--over")
     built = _build(methods or ["gradient"], assignments, precision)
     wanted = MapMeasures.of(measures or [])
-    subjects = open_subjects([model, *(also or [])], classes=listed(classes), size=size)
+    addresses = [model, *(also or [])]
+    subjects = open_subjects(addresses, classes=listed(classes), size=size, input=declared)
+    say_doubts(subjects)
     if EVERY in (methods or []):
         built, left_out = fitting(built, subjects, files[0])
         for name, why in left_out.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -47,6 +48,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line: exit code 2 and one line for a mistake, 130 for an interrupt."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home it cannot write
     try:
         app()
     except UserError as error:
@@ -55,6 +57,10 @@ def main() -> None:
     except KeyboardInterrupt as stopped:
         say(str(stopped) or "interrupted")
         sys.exit(130)
+    except SystemExit as left:
+        if left.code == 130:
+            say(_interrupt(left) or "interrupted")
+        raise
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
@@ -63,3 +69,10 @@ def main() -> None:
         where = "" if error.filename is None else f"{error.filename}: "
         say(f"error: {where}{error.strerror}")
         sys.exit(2)
+
+
+def _interrupt(error: BaseException | None) -> str:
+    """Return what an interrupt said that typer turned into an exit; empty where it said nothing."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return str(error or "")

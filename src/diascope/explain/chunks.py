@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +22,7 @@ MARGIN = 1.25  # kernels' own scratch memory, and what is held beside the activa
 CPU_BYTES = 2**28  # of activations at once on a CPU: more is no faster, its caches being small
 CPU_ROWS = 8  # but at least as many images, as far as the budget goes
 
+_MOST: ContextVar[int | None] = ContextVar("most", default=None)
 _SEEN: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]] = WeakKeyDictionary()
 
 
@@ -28,15 +31,30 @@ def rows_within(net: nn.Module, x: Tensor, memory: int, gradient: bool = True) -
 
     memory: the budget in bytes for activations. gradient: whether a backward pass to the input
     follows each forward. What one image takes is measured (`row_bytes`) and the budget divided by
-    it; on a CPU the answer is no more than keeps it fast.
+    it; on a CPU the answer is no more than keeps it fast, and never more than within `at_most`.
     """
     if len(x) == 0:
+        return 1
+    most = _MOST.get()
+    if most == 1:
         return 1
     each = MARGIN * row_bytes(net, x, gradient=gradient)
     rows = int(memory / each)
     if x.device.type == "cpu":
         rows = min(rows, max(CPU_ROWS, int(CPU_BYTES / each)))
-    return max(1, rows)
+    return max(1, rows if most is None else min(rows, most))
+
+
+@contextmanager
+def at_most(rows: int | None) -> Iterator[None]:
+    """Have no more than so many images go through a model at once, whatever the budget; None: as
+    the budget says.
+    """
+    token = _MOST.set(rows)
+    try:
+        yield
+    finally:
+        _MOST.reset(token)
 
 
 def row_bytes(net: nn.Module, x: Tensor, *, gradient: bool = True) -> int:

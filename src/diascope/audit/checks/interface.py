@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diascope.audit.checks import CHECKS
 from diascope.audit.parts import Severity
-from diascope.audit.results import Finding, Results
+from diascope.audit.results import Finding, ModelResult, Results
 
 # of each kind of problem: severity, title, meaning, remedy
 _FINDINGS: dict[str, tuple[Severity, str, str, str]] = {
@@ -65,14 +65,23 @@ def interface(results: Results) -> list[Finding]:
     """Find models whose input was guessed or doubtful, or whose output is not what attacks need."""
     found = []
     for model in results.models:
-        if model.interface is None:
-            continue
-        for code, told in zip(model.interface.codes, model.interface.problems, strict=False):
+        told = _told(model)
+        if model.not_finite:
+            images = f"{model.not_finite} of {results.data['images']} images"
+            told["nan"] = f"its outputs are not finite for {images}"
+        for code, words in told.items():
             severity, title, meaning, remedy = _FINDINGS[code]
-            evidence = f"{told[:1].upper()}{told[1:]}"
+            evidence = f"{words[:1].upper()}{words[1:]}"
             found.append(
                 Finding(
                     "interface", severity, title.format(name=model.name), evidence, meaning, remedy
                 )
             )
     return found
+
+
+def _told(model: ModelResult) -> dict[str, str]:
+    """Return what is doubtful of a model's interface, by the kind of the problem."""
+    if model.interface is None:
+        return {}
+    return dict(zip(model.interface.codes, model.interface.problems, strict=False))

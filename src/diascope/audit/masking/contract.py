@@ -117,15 +117,17 @@ def points(stand: Stand) -> Part:
         return Part(None, "the model is random: ends cannot be compared", ("apart", float("nan")))
     rows, names = stand.few, {f.name for f in fields(stand.main)}  # type: ignore[arg-type]
     attack: Attack = stand.main
-    small = {"steps": 2, "queries": 20, "precision": "float32"}
-    attack = stand.change(attack, **{k: v for k, v in small.items() if k in names})
-    whole = _moved(stand, attack, rows, len(rows))
+    few = {"steps": 2, "queries": 20, "precision": "float32"}
+    attack = stand.change(attack, **{k: v for k, v in few.items() if k in names})
+    large = min(len(rows), stand.batch_size)
+    small = min(3, max(1, large - 1))
+    whole = _moved(stand, attack, rows, large)
     turned = torch.arange(len(rows) - 1, -1, -1, device=rows.device)
-    parted = _moved(stand, attack, rows[turned], 3)[turned]
+    parted = _moved(stand, attack, rows[turned], small)[turned]
     length = torch.maximum(whole.flatten(1).norm(dim=1), parted.flatten(1).norm(dim=1))
     apart = (whole - parted).flatten(1).norm(dim=1) / length.clamp_min(1e-12)
     middle = float(apart.median())
-    told = f"in batches of {len(rows)} and of 3 the attack ends {middle:.2g} of its way apart"
+    told = f"in batches of {large} and of {small} the attack ends {middle:.2g} of its way apart"
     return Part(middle <= APART, told, ("apart", middle))
 
 

@@ -47,6 +47,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "localisation_correct": "The same over the images that every model classifies correctly.",
         "interface": "What a probe found of its input and output.",
         "attacked": "Images of `curve`; 0 for all of them.",
+        "not_finite": "Images of which the model returned NaN or infinity; they count as "
+        "misclassified.",
         "attacks": "Curves of each attack by itself.",
         "group_scores": "Accuracy of each class, source and attribute.",
         "confusion": "Confusion matrices, clean and attacked.",

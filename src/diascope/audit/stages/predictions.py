@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from diascope.audit.bench import Bench
 from diascope.audit.stages import STAGES, Measured, Stage
+from diascope.audit.telling import finite
+from diascope.errors import UserError
 from diascope.evaluation import predict
 
 
@@ -13,6 +15,11 @@ def _passes(bench: Bench) -> float:
 
 def _measure(bench: Bench) -> Measured:
     table = predict(bench.model, bench.pixels, batch_size=bench.batch_size, device=bench.device)
+    if not finite(table).any():
+        raise UserError(
+            f"its outputs are finite for none of {len(table)} images; check its weights, and the "
+            "range of its input"
+        )
     table["group"] = bench.groups  # an image without a group is its own
     bench.tell(len(table))
     columns = {str(name): table[name].to_numpy() for name in table}
