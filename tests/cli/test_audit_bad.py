@@ -30,6 +30,7 @@ NAMES = ("--classes", ",".join(CLASSES), "--size", 16)
 # no more than a stage or two, for the others are measured elsewhere
 COUNTS = ("curve", "attack", "masking", "corruption", "operating", "calibration", "map")
 LITTLE = (*(f"effort.{name}_images=0" for name in COUNTS), "replicates=100", "data_checks=false")
+TWO = ("fine", "squeezed")
 NETS = """
 import torch
 from torch import nn
@@ -84,6 +85,7 @@ raises, greedy, starving, tired, writing = map(ending, (fails, hungry, starved, 
 cube = ending(lambda self, x, out: out[:, :, None].expand(-1, -1, 4))
 half = ending(lambda self, x, out: out[:1])
 mean = ending(lambda self, x, out: out.mean())
+squeezed = ending(lambda self, x, out: out.squeeze())
 text = ending(lambda self, x, out: "benign")
 """
 
@@ -300,6 +302,16 @@ def test_a_model_that_writes_into_its_images_is_given_copies(world, monkeypatch)
         assert torch.equal(given, x)
     torch.testing.assert_close(logits["writing"], logits["fine"])
     assert not torch.allclose(logits["scaled"], logits["fine"])
+
+
+def test_a_model_that_cannot_take_one_image_is_given_it_twice(world, monkeypatch):
+    monkeypatch.syspath_prepend(str(world))
+    opened = [open_subjects([f"badnets:{n}"], classes=CLASSES, size=16)[0] for n in TWO]
+    assert "such an image twice" in " ".join(opened[1].interface.statements)
+    x = torch.rand(3, 3, 16, 16)
+    for part in (x, x[:1]):
+        fine, squeezed = (subject.model(part) for subject in opened)
+        torch.testing.assert_close(squeezed, fine)
 
 
 @pytest.mark.parametrize("extra", [("--data", "one"), (*DATA[:2], "--images", 1)])

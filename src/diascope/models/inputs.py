@@ -125,7 +125,8 @@ class Adapter(nn.Module):
     head: "softmax" takes the logarithm of probabilities that sum to 1, "sigmoid" the log-odds of
     each of K probabilities; "logits" leaves them. Logarithms are of numbers no smaller than
     float32 has. copies: whether the model writes into the images that it is given, so that it is
-    given copies. Gradients pass.
+    given copies. pairs: whether it fails on one image alone, so that it is given it twice.
+    Gradients pass.
     """
 
     factor: Tensor
@@ -139,22 +140,28 @@ class Adapter(nn.Module):
         head: Head = "logits",
         *,
         copies: bool = False,
+        pairs: bool = False,
     ) -> None:
         super().__init__()
         factor, shift = scaling.affine()
         self.register_buffer("factor", factor)
         self.register_buffer("shift", shift)
         self.inner = inner
-        self.scaling, self.layout, self.head, self.copies = scaling, layout, head, copies
+        self.scaling, self.layout, self.head = scaling, layout, head
+        self.copies, self.pairs = copies, pairs
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of images (B, C, H, W) in [0, 1]."""
+        count = len(x)
+        if self.pairs and count == 1:
+            x = torch.cat([x, x])
         if not self.scaling.plain:
             x = x * self.factor + self.shift
         if self.layout == "nhwc":
             x = x.permute(0, 2, 3, 1).contiguous()
             # a black box and a module alike read it as (B, H, W, C)
-        return as_logits(unwrap(self.inner(x.clone() if self.copies else x)), self.head)
+        out = unwrap(self.inner(x.clone() if self.copies else x))[:count]
+        return as_logits(out, self.head)
 
 
 def as_logits(out: Tensor, head: Head) -> Tensor:

@@ -87,6 +87,7 @@ def probe(
     with evaluating(opened.model):
         channels, pixels = _shape(asker, opened, hints, settings, size, start)
         x, y = _images(asker, sample, channels, pixels)
+        asker.alone(x[:1], start)
         raw = asker.outputs(x, start)
         if raw.ndim != 2 or not raw.is_floating_point():
             labels_apart(asker, raw, names, settings.outputs)
@@ -107,8 +108,9 @@ def probe(
         asker.statements.append("changes the images that it is given: it is given copies")
     colour = "RGB" if channels == 3 else "grey"
     as_it_is = scaling.plain and head == "logits" and asker.layout == "nchw"
-    as_it_is = as_it_is and not asker.wrapped and not asker.writes
-    adapted = Adapter(asker.model, scaling, asker.layout, head, copies=asker.writes)
+    as_it_is = as_it_is and not (asker.wrapped or asker.writes or asker.pairs)
+    traits = {"copies": asker.writes, "pairs": asker.pairs}
+    adapted = Adapter(asker.model, scaling, asker.layout, head, **traits)
     return Found(
         asker.model if as_it_is else adapted.eval(),
         gradients,

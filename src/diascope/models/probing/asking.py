@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diascope.errors import UserError
 from diascope.hardware import out_of_memory
+from diascope.models.black_box import BlackBox
 from diascope.models.inputs import Head, Scaling, as_logits, unwrap
 
 AT_ONCE = 16
@@ -51,8 +52,9 @@ class Asker:
     """A model under the probe, and what was noticed of it.
 
     layout: of the images it takes. wrapped: what it returned around its tensor, "" for a tensor.
-    writes: whether it changes the images that it is given. at_once: the images of one question,
-    fewer once memory ran out.
+    writes: whether it changes the images that it is given. pairs: whether it fails on one image
+    alone, which is then asked twice. at_once: the images of one question, fewer once memory ran
+    out.
     """
 
     model: nn.Module
@@ -60,6 +62,7 @@ class Asker:
     layout: str = "nchw"
     wrapped: str = ""
     writes: bool = False
+    pairs: bool = False
     at_once: int = AT_ONCE
     statements: list[str] = field(default_factory=list)
     problems: list[tuple[Problem, str]] = field(default_factory=list)
@@ -80,6 +83,8 @@ class Asker:
 
         Raises `Failed` where the model does, `UserError` where it returns no row an image.
         """
+        if self.pairs and len(x) == 1:
+            return self.forward(torch.cat([x, x]), scaling)[:1]
         device = next((p.device for p in self.model.parameters()), x.device)
         given = self.turned(scaling(x)).to(device)
         lent = given.clone()  # a model may write into it
@@ -87,7 +92,7 @@ class Asker:
             out = self.tensor(self.model(lent)).cpu()
         except UserError as error:
             raise UserError(f"{self.where}: {error}") from None
-        except Exception as error:  # whatever a foreign module raises
+        except (Exception, SystemExit) as error:  # whatever a foreign module raises
             told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise Failed(told, out_of_memory(error)) from None
         self.writes |= not torch.equal(lent, given)
@@ -97,6 +102,18 @@ class Asker:
                 "shape (B, K)"
             )
         return out
+
+    def alone(self, x: Tensor, scaling: Scaling) -> None:
+        """Ask for one image (1, C, H, W); from now on twice at a time where that fails.
+
+        Such as where a `squeeze` takes the axis of the batch with it. Not of a black box.
+        """
+        try:
+            if not isinstance(self.model, BlackBox):
+                self.forward(x, scaling)
+        except (Failed, UserError):
+            self.pairs = True
+            self.statements.append("fails on one image alone: it is given such an image twice")
 
     def outputs(self, x: Tensor, scaling: Scaling) -> Tensor:
         """Return the outputs of many images; raises `UserError` where the model fails."""
