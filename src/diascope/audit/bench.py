@@ -112,11 +112,16 @@ class Bench:
 
 def drawn(pixels: Pixels, count: int | None, seed: int) -> Rows:
     """Return the rows of at most `count` images: by hashed id, each class in its turn."""
+    if count is None or count >= len(pixels):
+        return np.arange(len(pixels))
+    return np.sort(by_lot(pixels, seed)[:count])
+
+
+def by_lot(pixels: Pixels, seed: int) -> Rows:
+    """Return all rows in the order in which they are drawn."""
     labels, ids = pixels.dataset.labels, pixels.dataset.ids
-    if count is None or count >= len(ids):
-        return np.arange(len(ids))
     lot = np.array([derive(seed, "drawn", int(i)) for i in ids])
     order = np.argsort(lot)
     place = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    ranked = order[np.lexsort((labels[order], place))]
-    return np.sort(ranked[:count])
+    ranked: Rows = order[np.lexsort((labels[order], place))]
+    return ranked

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from diascope.audit.bench import by_lot
 from diascope.data import Pixels
-from diascope.randomness import derive
 
 RULE = (
     "Half are drawn by lot: of each class the images whose hashed id comes first, whatever any "
@@ -27,7 +27,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 def choose(pixels: Pixels, count: int, seed: int) -> NDArray[np.int64]:
     """Return rows drawn by lot: as many of each class as can be, by hashed id, ascending."""
-    return np.sort(_by_lot(pixels, seed)[:count])
+    return np.sort(by_lot(pixels, seed)[:count])
 
 
 def select(tables: Tables, pixels: Pixels, count: int, seed: int) -> list[tuple[int, str]]:
@@ -35,7 +35,7 @@ def select(tables: Tables, pixels: Pixels, count: int, seed: int) -> list[tuple[
 
     Where too few images tell anything, more are drawn by lot.
     """
-    labels, order = pixels.dataset.labels, _by_lot(pixels, seed)
+    labels, order = pixels.dataset.labels, by_lot(pixels, seed)
     count = min(count, len(order))
     chosen = dict.fromkeys(order[: -(-count // 2)].tolist(), LOT)
     telling = [(reason, score(tables)) for reason, score in CRITERIA]
@@ -52,16 +52,6 @@ def select(tables: Tables, pixels: Pixels, count: int, seed: int) -> list[tuple[
             break
         chosen.setdefault(row, LOT)
     return sorted(chosen.items())
-
-
-def _by_lot(pixels: Pixels, seed: int) -> NDArray[np.int64]:
-    """Return all rows, each class in its turn, by hashed id."""
-    labels, ids = pixels.dataset.labels, pixels.dataset.ids
-    lot = np.array([derive(seed, "case", int(i)) for i in ids])
-    order = np.argsort(lot)
-    place = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    ranked: NDArray[np.int64] = order[np.lexsort((labels[order], place))]
-    return ranked
 
 
 def _most(scores: Floats, labels: NDArray[np.int64], chosen: list[int]) -> int | None:
