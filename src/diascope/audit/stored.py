@@ -27,7 +27,7 @@ from diascope.models.modes import exactly
 
 FORMAT = "diascope-stage-1"
 ASKED = 16  # images by whose answers a black box is known again
-ASKED_AT_ONCE = 4
+ASKED_AT_ONCE = 2  # few, for memory is not counted yet
 _NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")
 _OF_ONE = {  # settings that one stage alone asks for
     "positive": "operating",
