@@ -19,9 +19,11 @@ ENOUGH = 120.0
 class Forked:
     """`diascope WORDS...` as the leader of a process group, in which every warning is an error."""
 
-    def __init__(self, *words: object, folder: Path, **environment: object) -> None:
-        """Begin; what it prints goes into files in `folder`, which is its working folder, too."""
-        self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
+    def __init__(
+        self, *words: object, folder: Path, cwd: Path | None = None, **environment: object
+    ) -> None:
+        """Begin in `cwd`, else in `folder`, where files take what it prints."""
+        self.out, self.err, self.cwd = folder / "stdout.txt", folder / "stderr.txt", cwd or folder
         given = {name: str(value) for name, value in environment.items()}
         self._process = FORK.Process(target=self._run, args=(list(map(str, words)), given))
         with warnings.catch_warnings():  # of Python 3.12 on: this process has threads
@@ -32,7 +34,7 @@ class Forked:
 
     def _run(self, words: list[str], environment: dict[str, str]) -> None:
         os.setsid()
-        os.chdir(self.out.parent)
+        os.chdir(self.cwd)
         for file, stream in ((self.out, 1), (self.err, 2)):
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115

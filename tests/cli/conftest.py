@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.forked import Forked
 
 from diascope.cli.main import main
 
@@ -32,6 +33,18 @@ def diascope(capsys, monkeypatch):
         with pytest.raises(SystemExit) as stopped:
             main()
         return Done(int(stopped.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def fork(tmp_path_factory):
+    """The command line in a fork of this process, which has torch already."""
+
+    def call(*words: object, cwd: Path) -> Done:
+        folder = tmp_path_factory.mktemp("printed")
+        forked = Forked(*words, folder=folder, cwd=cwd, COLUMNS=200)
+        return Done(forked.end(), forked.out.read_text(), forked.err.read_text())
 
     return call
 

@@ -46,10 +46,10 @@ def prepared(folder):
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div(255)
 
 
-def test_what_is_written_is_what_was_said(place, tmp_path, process):
+def test_what_is_written_is_what_was_said(place, tmp_path, fork):
     out = tmp_path / "out"
     words = ("attack", "m", *FILES, "--norm", "linf", "--eps", "8/255", "--steps", 5)
-    done = process(*words, "--out", out, "step_size=0.01", cwd=place)
+    done = fork(*words, "--out", out, "step_size=0.01", cwd=place)
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
     rows = results["images"]
@@ -213,8 +213,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(diascope, place, words, message):
     assert not (place / "attack").exists()
 
 
-def test_a_mistake_ends_the_process_without_a_traceback(place, process):
-    done = process("attack", "m", "none.png", cwd=place)
+def test_a_mistake_ends_the_process_without_a_traceback(place, fork):
+    done = fork("attack", "m", "none.png", cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: none.png: there is no such file\n"
 

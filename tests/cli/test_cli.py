@@ -41,7 +41,7 @@ def test_help_and_version_do_not_import_torch(process):
     assert process("--version").stdout.startswith("diascope 0.")
 
 
-def test_train_then_audit(run, process, diascope):
+def test_train_then_audit(run, fork, diascope):
     assert {"config.yaml", "split.csv", "metrics.csv", "model.safetensors"} <= {
         path.name for path in run.iterdir()
     }
@@ -60,8 +60,10 @@ def test_train_then_audit(run, process, diascope):
         "0.1,1",
         "--cases",
         3,
+        "--budget",
+        "quick",
     )
-    done = process(*words)
+    done = fork(*words, cwd=run.parent)
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
     split = pd.read_csv(run / "split.csv", keep_default_na=False)

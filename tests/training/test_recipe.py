@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from tests.training.test_run import Notes
 from tests.training.toy import TIMES, same_weights
+from tests.training.victim import deaths
 
 from diascope.data import open_data
 from diascope.data.splits import Splits
@@ -422,14 +419,7 @@ def test_without_validation_the_last_epoch_is_taken(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_staged_run_killed_in_its_second_stage_gives_the_same_model(tmp_path: Path) -> None:
     """SIGKILL in stage 2, after stage 1 has finished: see victim.py."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.training.victim", str(tmp_path), "2", "staged"]
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    kills = json.loads(done.stdout.splitlines()[-1])
+    kills = deaths(tmp_path, 2, staged=True)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert all(kill["epoch"] >= 0 for kill in kills[1:]), f"no kill in the second stage: {kills}"
     for stage in (".", "stage-1"):

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.training.toy import TIMES, same_weights, toy_net, toy_pixels
+from tests.training.victim import deaths
 
 from diascope.attacks import PGD
 from diascope.errors import UserError
@@ -177,14 +175,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_process_killed_at_random_moments_gives_the_same_model(tmp_path: Path) -> None:
     """SIGKILL, on real processes of `train`, wherever they happen to be: see victim.py."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.training.victim", str(tmp_path), "5"]
-    done = subprocess.run(
-        command, cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    kills = json.loads(done.stdout.splitlines()[-1])
+    kills = deaths(tmp_path, 5)
     assert len(kills) == 6
     assert any(kill["step"] > 0 for kill in kills), f"no kill in the middle of an epoch: {kills}"
     whole, killed = tmp_path / "whole", tmp_path / "killed"

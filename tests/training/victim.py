@@ -1,10 +1,7 @@
-"""Trains once to the end, and once in processes that are killed: `python -m ... FOLDER KILLS`.
+"""Trains once to the end, and once in processes that are killed.
 
-With `staged` after these the run has two stages, and is killed in the second alone.
-
-Every training is a process of its own, forked from this one, which has imported everything and
-computed nothing. The first is killed somewhere at its start, each of the others some steps further.
-Prints, as JSON, where the state stood at each kill.
+Every training is a process of its own, forked from one that has imported everything. The first is
+killed somewhere at its start, each of the others some steps further.
 """
 
 from __future__ import annotations
@@ -15,11 +12,13 @@ import random
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.fabric  # noqa: F401
 import torch
+from tests.forked import FORK
 
 from diascope.training import Progress, read_config, train
 
@@ -58,8 +57,22 @@ def start(folder: Path, config: dict[str, Any]) -> int:
     os._exit(0)
 
 
-def main(root: Path, kills: int, staged: bool) -> None:
-    """Write the run folders `whole` and `killed` under `root`."""
+def deaths(root: Path, kills: int, staged: bool = False) -> list[dict[str, int]]:
+    """Write the run folders `whole` and `killed` under `root`; return where each kill left it.
+
+    `staged`: the run has two stages, and is killed in the second alone.
+    """
+    process = FORK.Process(target=_main, args=(root, kills, staged))
+    with warnings.catch_warnings():  # of Python 3.12 on: this process has threads
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    process.join()
+    assert process.exitcode == 0
+    found: list[dict[str, int]] = json.loads((root / "deaths.json").read_text())
+    return found
+
+
+def _main(root: Path, kills: int, staged: bool) -> None:
     config = STAGED if staged else CONFIG
     os.environ["DIASCOPE_CACHE"] = str(root / "cache")
     began = time.monotonic()
@@ -77,7 +90,7 @@ def main(root: Path, kills: int, staged: bool) -> None:
         assert ended(child) == -signal.SIGKILL
         deaths.append(where(state))
     assert ended(start(root / "killed", config)) == 0
-    print(json.dumps(deaths))
+    (root / "deaths.json").write_text(json.dumps(deaths))
 
 
 def ended(child: int) -> int:
@@ -100,8 +113,3 @@ def where(state: Path) -> dict[str, int]:
         return {"epoch": -1, "step": -1}
     found = torch.load(state, weights_only=True)
     return {key: found[key] for key in ("epoch", "step")}
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), "staged" in sys.argv[3:])
