@@ -7,7 +7,7 @@ import pytest
 from tests.report.factory import around, bare_results, make_results
 
 from diascope.audit.parts import Localisation
-from diascope.report.answers import belief, elsewhere
+from diascope.report.answers import belief, elsewhere, everyday
 from diascope.report.glance import glance
 from diascope.report.words import broken_at, curve_images, difference_statements, sizes
 from diascope.report.words import verdict as answers
@@ -159,6 +159,19 @@ def test_another_mix_of_classes_does_not_hide_a_loss_elsewhere():
     (figure,) = [f for f in glance(results) if f.label == "Elsewhere"]
     assert figure.under == "change in balanced accuracy"
     assert figure.cells[0].text == "−0.200"
+
+
+def test_a_corruption_that_may_cost_nothing_is_not_said_to_cost():
+    (model,) = (results := make_results(models=("only",))).models
+    unsure = [replace(c, drop=(0.19, -0.03, 0.41)) for c in model.corruptions[:1]]
+    told = everyday(replace(results, models=[replace(model, corruptions=unsure)]))
+    assert told.startswith("None of the corruptions is shown to cost accuracy; the worst, ")
+    assert told.endswith(": 0.19 [−0.03, 0.41].")
+    unsure.append(replace(unsure[0], name="jpeg", severity=3, drop=(0.15, 0.02, 0.30)))
+    told = everyday(replace(results, models=[replace(model, corruptions=unsure)]))
+    assert (
+        told == "Worst of the corruptions: jpeg at severity 3 costs 0.15 [0.02, 0.30] of accuracy."
+    )
 
 
 def test_the_curve_says_on_how_many_images_it_was_measured():

@@ -57,13 +57,16 @@ def _missed(point: OperatingPoint) -> str:
 
 
 def everyday(results: Results) -> str:
-    """Return which everyday corruption costs the one model most accuracy."""
+    """Return which everyday corruption costs the one model most accuracy, if any is shown to."""
     (model,) = results.models
-    worst = worst_corruption(model)
+    sure = [c for c in model.corruptions if n.has_limits(c.drop) and c.drop[1] > 0]
+    worst = max(sure, key=lambda c: c.drop[0], default=worst_corruption(model))
     if worst is None:
         return ""
     change = f"{worst.name.replace('_', ' ')} at severity {worst.severity}"
     lost = f"{n.number(worst.drop[0], 2)} {n.interval(worst.drop)}".strip()
+    if n.has_limits(worst.drop) and not sure:
+        return f"None of the corruptions is shown to cost accuracy; the worst, {change}: {lost}."
     return f"Worst of the corruptions: {change} costs {lost} of accuracy."
 
 
