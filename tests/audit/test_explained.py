@@ -19,6 +19,7 @@ from diascope.audit.measure import maps
 from diascope.audit.settings import AuditSettings
 from diascope.data import Dataset, Preprocess, load_pixels
 from diascope.errors import UserError
+from diascope.evaluation import predict
 from diascope.evaluation.measures import members
 from diascope.explain import Gradient, SmoothGrad, explainers, rectify, render
 from diascope.report.explained import write_grids
@@ -234,7 +235,7 @@ def test_an_audit_measures_and_shows_the_map_of_any_explainer(name):
     measured = maps(model, pixels, rows, settings, device)
     assert measured.shape == (3, SIDE, SIDE)
     assert measured.min() >= 0
-    table = pixels.dataset.table.assign(minimal_epsilon=np.inf)
+    table = predict(model, pixels).assign(minimal_epsilon=np.inf)
     for case, own in zip(
         cases({"m": model}, {"m": table}, pixels, settings, device), measured, strict=True
     ):

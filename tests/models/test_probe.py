@@ -109,7 +109,7 @@ def test_without_labels_the_input_is_a_guess_and_said_to_be():
 
 
 class Dim(nn.Module):
-    """Right about `squares` fed in [-1, 1]; of those fed in [0, 1] it mistakes some in each batch."""
+    """Right about `squares` in [-1, 1]; of those in [0, 1] it mistakes some in each batch."""
 
     def __init__(self, mistaken: int) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ def select(tables: Tables, pixels: Pixels, count: int, seed: int) -> list[tuple[
     labels, order = pixels.dataset.labels, by_lot(pixels, seed)
     count = min(count, len(order))
     chosen = dict.fromkeys(order[: -(-count // 2)].tolist(), LOT)
-    telling = [(reason, score(tables)) for reason, score in CRITERIA]
+    telling = [(reason, score(tables)) for reason, score in CRITERIA if tables]
     silent = 0
     for reason, scores in cycle(telling):
         if len(chosen) == count or silent == len(telling):
