@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,50 @@ FLAGS = (
 )
 
 
-def chromium(profile: Path) -> Iterator[Any]:
-    """Yield a driver of a browser with its user's data in `profile`; skip where there is none."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
+class Chromium:
+    """A browser that is begun when it is first asked for, and again where it has gone."""
 
-    found = shutil.which("chromium"), shutil.which("chromedriver")
-    if not all(found):
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = found[0]
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(found[1]))
-    yield driver
-    driver.quit()
+    def __init__(self, profiles: Callable[[], Path]) -> None:
+        self._profiles = profiles  # a new folder for its user's data at each call
+        self._driver: Any = None
 
+    def emptied(self) -> Any:
+        """Return its driver on an empty page, its logs read and its screen as it was.
 
-def emptied(driver: Any) -> Any:
-    """Return the browser on an empty page, its logs read and its screen as it was."""
-    driver.get_log("browser"), driver.get_log("performance")
-    driver.get("about:blank")
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    return driver
+        The test is skipped where there is no browser.
+        """
+        errors = pytest.importorskip(
+            "selenium.common.exceptions", reason="selenium is not installed"
+        )
+        if self._driver is None:
+            self._driver = self._begun()
+        driver = self._driver
+        try:
+            driver.get("about:blank")
+        except errors.WebDriverException:  # it was killed by others on this machine
+            self.end()
+            driver = self._driver = self._begun()
+        driver.get_log("browser"), driver.get_log("performance")
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        return driver
+
+    def end(self) -> None:
+        """End the browser, if it was begun."""
+        if self._driver is not None:
+            self._driver.quit()
+            self._driver = None
+
+    def _begun(self) -> Any:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+
+        found = shutil.which("chromium"), shutil.which("chromedriver")
+        if not all(found):
+            pytest.skip("chromium and chromedriver are not installed")
+        options = webdriver.ChromeOptions()
+        options.binary_location = found[0]
+        for flag in (*FLAGS, f"--user-data-dir={self._profiles()}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        return webdriver.Chrome(options=options, service=Service(found[1]))

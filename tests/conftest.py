@@ -2,12 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
-from tests.browser import chromium
+from tests.browser import Chromium
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -41,6 +40,8 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """The browser of all tests of pages."""
-    yield from chromium(tmp_path_factory.mktemp("profile"))
+    chromium = Chromium(lambda: tmp_path_factory.mktemp("profile"))
+    yield chromium
+    chromium.end()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.browser import emptied
+from tests.browser import Chromium
 
 
 @pytest.fixture
-def clean(driver: Any) -> Any:
-    """The browser on an empty page."""
-    return emptied(driver)
+def clean(browser: Chromium) -> Any:
+    """The driver of a browser on an empty page."""
+    return browser.emptied()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import emptied
+from tests.browser import Chromium
 from tests.data.dicoms import dicom, words
 from tests.forked import Forked
 from tests.viewer.conftest import CLASSES, png
@@ -86,8 +86,9 @@ def server(run: Path, folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(driver: Driver, server: str) -> Driver:
-    emptied(driver).get(server)
+def page(browser: Chromium, server: str) -> Driver:
+    driver = browser.emptied()
+    driver.get(server)
     until(driver, lambda: body(driver).get_attribute("data-ready") == "yes")
     return driver
 
