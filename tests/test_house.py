@@ -19,6 +19,7 @@ FLOORS = (
     "objectives",
     "training",
     "audit",
+    "studies",
     "report",
     "viewer",
     "cli",

@@ -1,0 +1,1 @@
+"""Studies: what is trained and measured, the claims about it, and how they are decided."""
