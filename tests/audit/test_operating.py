@@ -151,6 +151,22 @@ def test_under_attack_the_same_images_are_told_of_without_it(bench):
     assert found.points[0].images == 40
 
 
+def test_as_many_positive_as_negative_are_attacked_however_rare_they_are(tmp_path):
+    levels = spread(0.2, 0.58, 40) + spread(0.4, 0.78, 6)
+    few = bench_of(greys(levels, ["benign"] * 40 + ["malignant"] * 6), tmp_path)
+    few.effort = few.effort.model_copy(update={"operating_images": 10})
+    few.table["minimal_epsilon"] = np.nan
+    measured = STAGES["operating"].measure(few).result
+    assert (measured.drawn.positives, measured.drawn.negatives) == (5, 5)
+    assert measured.prevalence == pytest.approx(6 / 46)  # for PPV and NPV, under attack too
+    point = measured.points[2]
+    found, alarms = point.sensitivity[0] * 6 / 46, (1 - point.specificity[0]) * 40 / 46
+    assert point.ppv[0] == pytest.approx(found / (found + alarms), nan_ok=True)
+    clean, attacked = STAGES["confusion"].measure(few).result
+    assert np.array(clean.counts).sum(1).tolist() == [40, 6, 0]
+    assert np.array(attacked.counts).sum(1).tolist() == [5, 5, 0]
+
+
 def test_the_column_of_scores_says_every_decision_again(bench):
     measured = STAGES["operating"].measure(bench)
     cut = np.log(measured.result.threshold / (1 - measured.result.threshold))
@@ -395,6 +411,8 @@ def test_an_attack_that_leads_to_one_answer_is_found():
     assert found([[10, 90], [4, 16]]) != []
     assert found([[60, 40], [12, 18]]) == []  # more images, the same rate
     assert found([[45, 5], [0, 50]]) == []  # five errors say nothing
+    assert found([[60, 40], [0, 2]]) == []  # what two images are called says nothing either
+    assert found([[0, 2], [40, 60]]) == []
     three = {**RECALL, "bkl": SURE}
     assert found([[10, 20, 20], [20, 10, 20], [20, 20, 10]], three) == []
     (finding,) = found([[10, 38, 2], [2, 46, 2], [2, 38, 10]], three)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.audit.benches import pixels_of
 from tests.audit.squares import Eyes, squares
 
 from diascope.audit import AuditSettings, Subject
@@ -336,13 +337,52 @@ def test_each_stage_plans_more_for_more_effort(pixels):
         assert costs[0] > 0, name
 
 
-def test_a_smaller_draw_is_part_of_a_larger_one_and_takes_classes_in_turn(pixels):
+def unequal(*sizes):
+    """Pixels of classes of so many images, in any order."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    labels = labels[np.random.default_rng(0).permutation(len(labels))]
+    images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+    return pixels_of(images, labels, [f"c{k}" for k in range(len(sizes))])
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one(pixels):
     small, large = drawn(pixels, 10, 0), drawn(pixels, 30, 0)
     assert set(small) < set(large)
     assert np.bincount(pixels.dataset.labels[small]).tolist() == [5, 5]
     assert drawn(pixels, 10, 1).tolist() != small.tolist()
     assert drawn(pixels, None, 0).tolist() == list(range(60))
     assert drawn(pixels, 600, 0).tolist() == list(range(60))
+
+
+def test_a_draw_holds_each_class_by_its_share_and_none_is_missing():
+    sizes = np.array([670, 190, 110, 25, 5])
+    world = unequal(*sizes)
+    labels = world.dataset.labels
+    for count in (20, 32, 48, 128, 250, 500):
+        held = np.bincount(labels[drawn(world, count, 0)], minlength=5)
+        assert held.min() >= 1  # of 4 images a class and more
+        off = np.abs(held - count * sizes / sizes.sum())
+        assert off.max() < 2, (count, held)  # what the rare ones take, the commonest gives
+    few = np.bincount(labels[drawn(world, 6, 0)], minlength=5)
+    assert few.tolist() == [4, 1, 1, 0, 0]
+    assert drawn(world, 128, 1).tolist() != drawn(world, 128, 0).tolist()
+
+
+def test_a_draw_of_both_sides_holds_as_many_of_each_and_classes_by_their_share():
+    world = unequal(670, 190, 110, 25, 5)
+    bench = make(world, Eyes(1.0))
+    side = np.isin(world.dataset.labels, [2, 4])
+    for count in (20, 64, 200):
+        rows = bench.drawn_of_both(count, side)
+        assert side[rows].sum() == count // 2
+        assert set(rows) < set(bench.drawn_of_both(count + 4, side))
+        held = np.bincount(world.dataset.labels[rows], minlength=5)
+        assert held[0] / held[1] == pytest.approx(670 / 190, rel=0.35)
+        assert 1 <= held[4] <= held[2] // 4
+    rows = bench.drawn_of_both(400, side)  # there are but 115 of one side
+    assert (side[rows].sum(), len(rows)) == (115, 400)
+    assert len(bench.drawn_of_both(50, np.zeros(1000, bool))) == 50
+    assert bench.drawn_of_both(None, side).tolist() == list(range(1000))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from diascope.data import Pixels
 from diascope.randomness import derive
 
 Rows = NDArray[np.int64]
+SOON = 3  # images a class, by which the first of every class has its place
 
 
 def _nobody(passes: float) -> None:
@@ -89,7 +90,7 @@ class Bench:
         pixels: Pixels | None = None,
         among: NDArray[np.bool_] | None = None,
     ) -> Rows:
-        """Return the rows of at most `count` images, drawn by hashed id, each class in its turn.
+        """Return the rows of at most `count` images, drawn by hashed id, each class by its share.
 
         A smaller draw is part of a larger one, so that stages attack the same images. among: (N,)
         the images that may be drawn; None for all.
@@ -99,6 +100,22 @@ class Bench:
             return drawn(pixels, count, self.settings.seed)
         rows = np.flatnonzero(among)
         return rows[drawn(pixels.take(rows), count, self.settings.seed)] if len(rows) else rows
+
+    def drawn_of_both(self, count: int | None, side: NDArray[np.bool_]) -> Rows:
+        """Return the rows of at most `count` images, as many of one side as of the other.
+
+        side: (N,) on which each image is. Where one side has too few, the other fills up; within
+        a side each class has its share. What mixes the sides is not to be read from such a draw.
+        """
+        if count is None or count >= len(side):
+            return np.arange(len(side))
+        order = {bool(s): self._ordered(np.flatnonzero(side == s)) for s in (True, False)}
+        turn = np.concatenate([np.arange(len(rows)) for rows in order.values()])
+        rows: Rows = np.concatenate(list(order.values()))[np.argsort(turn, kind="stable")]
+        return np.sort(rows[:count])
+
+    def _ordered(self, rows: Rows) -> Rows:
+        return rows[by_lot(self.pixels.take(rows), self.settings.seed)] if len(rows) else rows
 
     def batches(self, rows: Rows) -> Iterator[Rows]:
         """Yield rows in pieces of `batch_size`."""
@@ -111,17 +128,25 @@ class Bench:
 
 
 def drawn(pixels: Pixels, count: int | None, seed: int) -> Rows:
-    """Return the rows of at most `count` images: by hashed id, each class in its turn."""
+    """Return the rows of at most `count` images: by hashed id, each class by its share."""
     if count is None or count >= len(pixels):
         return np.arange(len(pixels))
     return np.sort(by_lot(pixels, seed)[:count])
 
 
 def by_lot(pixels: Pixels, seed: int) -> Rows:
-    """Return all rows in the order in which they are drawn."""
+    """Return all rows in the order in which they are drawn: each class by its share.
+
+    The images of a class come by hashed id and are spread evenly over the order, so that its
+    first n images hold about n times the share of each class. Of K classes none is missing from
+    the first 4 K: the first image of a rare one is brought forward to there.
+    """
     labels, ids = pixels.dataset.labels, pixels.dataset.ids
     lot = np.array([derive(seed, "drawn", int(i)) for i in ids])
     order = np.argsort(lot)
-    place = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    ranked: Rows = order[np.lexsort((labels[order], place))]
+    of_class = pd.Series(labels[order]).groupby(labels[order])
+    rank = of_class.cumcount().to_numpy()
+    place = (rank + 0.5) * len(ids) / of_class.transform("size").to_numpy()
+    place = np.where(rank == 0, np.minimum(place, SOON * of_class.ngroups), place)
+    ranked: Rows = order[np.argsort(place, kind="stable")]  # of equal ones the lot decides
     return ranked

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from diascope.data import Dataset
 from diascope.errors import UserError, nearest
 
 DISEASE = {
@@ -45,3 +49,10 @@ def positive_classes(
     if second_is_healthy:
         return (classes[0],), "the first of two, for the second has a healthy name"
     return (classes[1],), "the second of two"
+
+
+def positive_images(dataset: Dataset, wanted: Sequence[str] = ()) -> NDArray[np.bool_]:
+    """Return which images (N,) are positive; none where no class is."""
+    chosen, _ = positive_classes(dataset.classes, wanted)
+    places = [dataset.classes.index(name) for name in chosen]
+    return np.asarray(np.isin(dataset.labels, places))

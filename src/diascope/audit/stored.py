@@ -25,16 +25,16 @@ from diascope.evaluation import read_table, write_table
 from diascope.files import write_text
 from diascope.models.modes import exactly
 
-FORMAT = "diascope-stage-1"
+FORMAT = "diascope-stage-2"
 ASKED = 16  # images by whose answers a black box is known again
 ASKED_AT_ONCE = 2  # few, for memory is not counted yet
 _NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")
-_OF_ONE = {  # settings that one stage alone asks for
-    "positive": "operating",
-    "threshold": "operating",
-    "sensitivity": "operating",
-    "prevalence": "operating",
-    "attributes": "group_scores",
+_OF_FEW = {  # settings that few stages ask for
+    "positive": ("operating", "confusion"),
+    "threshold": ("operating",),
+    "sensitivity": ("operating",),
+    "prevalence": ("operating",),
+    "attributes": ("group_scores",),
 }
 _OWN = ("run", "timm")  # kinds whose code is Diascope's, and cannot change beneath their weights
 
@@ -111,7 +111,7 @@ def key_of(bench: Bench, name: str, stage: Stage) -> str:
             {
                 k: v
                 for k, v in settings.items()
-                if k not in _NO_MATTER and _OF_ONE.get(k, name) == name
+                if k not in _NO_MATTER and name in _OF_FEW.get(k, (name,))
             },
             effort,
         ]

@@ -13,11 +13,12 @@ from diascope.audit.bench import by_lot
 from diascope.data import Pixels
 
 RULE = (
-    "Half are drawn by lot: of each class the images whose hashed id comes first, whatever any "
-    "model says of them. The others are the most telling, by turns: the most confidently wrong, "
-    "those that the smallest epsilon breaks (of equal ones the most confident), those whose map "
-    "lies lowest against chance, and those of which the models say the most different things; "
-    "each time of the class of which the fewest are shown. Each says why it was chosen."
+    "Half are drawn by lot: the images whose hashed id comes first, of each class by its share of "
+    "the data, whatever any model says of them. The others are the most telling, by turns: the "
+    "most confidently wrong, those that the smallest epsilon breaks (of equal ones the most "
+    "confident), those whose map lies lowest against chance, and those of which the models say "
+    "the most different things; each time of the class of which the fewest are shown. Each says "
+    "why it was chosen."
 )
 LOT = "drawn by lot"
 
@@ -26,7 +27,7 @@ Tables = Mapping[str, pd.DataFrame]
 
 
 def choose(pixels: Pixels, count: int, seed: int) -> NDArray[np.int64]:
-    """Return rows drawn by lot: as many of each class as can be, by hashed id, ascending."""
+    """Return rows drawn by lot: by hashed id, each class by its share, ascending."""
     return np.sort(by_lot(pixels, seed)[:count])
 
 

@@ -24,7 +24,7 @@ from diascope.report.glance import differing, glance, large, reference_text
 from diascope.report.groupscores import elsewhere_table, group_tables
 from diascope.report.maptables import left_out, map_tables
 from diascope.report.masking import SIGNS, masking
-from diascope.report.operating import matrices, operating_table, rules
+from diascope.report.operating import halved, matrices, operating_table, rules
 from diascope.report.plates import browser
 from diascope.report.reliability import diagrams
 from diascope.report.rows import compact
@@ -88,6 +88,7 @@ def _parts(results: Results) -> dict[str, Any]:
         "at_reference": reference_text(results),
         "operating": operating_table(results),
         "rules": rules(results),
+        "halved": halved(results),
         "matrices": matrices(results),
         "calibration": diagrams(results),
         "groups": group_tables(results),

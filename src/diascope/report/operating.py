@@ -43,6 +43,11 @@ def operating_table(results: Results) -> Table | None:
     )
 
 
+def halved(results: Results) -> bool:
+    """Tell whether what is attacked was drawn with as many positive images as negative ones."""
+    return any(m.operating is not None and m.operating.drawn is not None for m in results.models)
+
+
 def _row(results: Results, index: int, point: OperatingPoint) -> Row:
     head = f"attack, eps {n.eps_text(point.eps, results.norm)}" if point.eps else "no attack"
     cells = [

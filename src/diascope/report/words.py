@@ -214,7 +214,7 @@ def curve_images(results: Results) -> str:
     told = n.listed([f"{count:,}".replace(",", "\u202f") for count in sorted(counts)])
     return (
         f"Measured on {told} of the {_count(images, 'image', 'images')}, drawn by lot, each class "
-        "in its turn; so the accuracy at eps 0 may differ from that of all."
+        "by its share; still the accuracy at eps 0 may differ a little from that of all."
     )
 
 

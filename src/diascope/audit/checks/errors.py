@@ -13,6 +13,7 @@ from diascope.audit.parts import Confusion
 from diascope.audit.results import Finding, ModelResult, Results
 
 FEWEST = 20  # errors under attack, below which their direction is not spoken of
+PRIOR = 0.5  # errors
 
 
 @CHECKS.register("errors")
@@ -64,18 +65,23 @@ def _led(results: Results, model: ModelResult, confusion: Confusion) -> Iterator
     Rates, not counts, are compared, so that a class does not stand out by its size: those of each
     pair of another true class and an answer. Of two classes an even attack goes either way at one
     rate, of more it spreads; one answer with over 2/3 of the rates (of more classes, over half),
-    by the lower limit of Wilson's interval, is none of both.
+    by the lower limit of Wilson's interval, is none of both. Every pair has half an error more
+    than was seen (Jeffreys' prior), and the interval counts errors that weigh by their rates
+    (Kish 1965, effective sample size), so that a class of few images decides nothing.
     """
     cells, classes = np.asarray(confusion.counts, dtype=np.float64), list(model.recall)
     wrong = cells * (1 - np.eye(len(classes)))
     count = int(wrong.sum())
     if count < FEWEST or not (cells.sum(1) > 0).all():
         return
-    rates = wrong / cells.sum(1, keepdims=True)
+    seen = wrong + PRIOR * (1 - np.eye(len(classes)))
+    weights = 1 / (cells.sum(1, keepdims=True) + PRIOR * len(classes))
+    rates = seen * weights
     shares: NDArray[np.float64] = rates.sum(0) / rates.sum()
     answer = int(shares.argmax())
     most = 2 / 3 if len(classes) == 2 else 1 / 2
-    if not _lower(float(shares[answer]), count) > most:
+    effective = rates.sum() ** 2 / (seen * weights**2).sum()
+    if not _lower(float(shares[answer]), float(effective)) > most:
         return
     name, positive = classes[answer], _positive(results, model)
     hides = bool(positive) and name not in positive
@@ -102,7 +108,7 @@ def _led(results: Results, model: ModelResult, confusion: Confusion) -> Iterator
     )
 
 
-def _lower(share: float, count: int, z: float = 1.96) -> float:
+def _lower(share: float, count: float, z: float = 1.96) -> float:
     """Return the lower limit of Wilson's 95% interval (1927, equation 2) of a share of `count`."""
     centre = share + z**2 / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))

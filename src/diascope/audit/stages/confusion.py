@@ -10,6 +10,7 @@ from diascope.audit.attackers import main_attack, passes_of
 from diascope.audit.bench import Bench, Rows
 from diascope.audit.parts import Confusion
 from diascope.audit.points import attacked_points
+from diascope.audit.positive import positive_images
 from diascope.audit.stages import STAGES, Measured, Stage, blank
 from diascope.models import heads
 from diascope.models.modes import exactly
@@ -22,7 +23,9 @@ def counts(labels: NDArray[np.int64], called: NDArray[np.int64], classes: int) -
 
 
 def _rows(bench: Bench) -> Rows:
-    return bench.drawn(bench.effort.operating_images)
+    """Return the images that are attacked: those of the operating point, of both sides alike."""
+    truth = positive_images(bench.pixels.dataset, bench.settings.positive)
+    return bench.drawn_of_both(bench.effort.operating_images, truth)
 
 
 def _passes(bench: Bench) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from diascope.attacks import PGD, Attack, Square, robustness_curve
 from diascope.audit.bench import Bench
 from diascope.audit.parts import Operating, OperatingPoint
-from diascope.audit.positive import positive_classes
+from diascope.audit.positive import positive_classes, positive_images
 from diascope.audit.stages import STAGES, Measured, Stage, blank
 from diascope.audit.summarise import bounds
 from diascope.data import Pixels
@@ -73,13 +73,19 @@ def _passes_each(bench: Bench) -> float:
     ) + 2
 
 
+def _rows(bench: Bench) -> NDArray[np.int64]:
+    """Return the images that are attacked: as many positive as negative, as far as there are."""
+    truth = positive_images(bench.pixels.dataset, bench.settings.positive)
+    return bench.drawn_of_both(bench.effort.operating_images, truth)
+
+
 def _lacks(bench: Bench) -> str:
     question = _Question.of(bench)
     return "" if question.positive else question.how
 
 
 def _passes(bench: Bench) -> float:
-    rows = bench.drawn(bench.effort.operating_images)
+    rows = _rows(bench)
     images = len(bench.pixels) + (0 if bench.validation is None else len(bench.validation))
     return images + len(rows) * len(_epsilons(bench)) * _passes_each(bench)
 
@@ -92,7 +98,7 @@ def _measure(bench: Bench) -> Measured:
     scores = question.scores(bench, bench.pixels)
     right = right_at(scores, truth, cut)
     points = [_point(bench, 0.0, right, truth, bench.groups, prevalence)]
-    rows = bench.drawn(bench.effort.operating_images)
+    rows = _rows(bench)
     minimal = blank(bench)
     if _epsilons(bench):
         minimal[rows] = _attacked(bench, question.at(bench, cut), rows, truth[rows])
