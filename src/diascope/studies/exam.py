@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from diascope.data import Pixels
+from diascope.audit.bench import Rows, drawn
+from diascope.data import Pixels, Preprocess
 from diascope.randomness import derive
 
 Column = NDArray[Any]  # (N,)
@@ -20,6 +21,25 @@ Column = NDArray[Any]  # (N,)
 
 def _nobody(passes: float) -> None:
     pass
+
+
+class Sample(NamedTuple):
+    """Some images on the exam's device: x (B, C, H, W), y (B,), ids (B,), masks (B, H, W) bool.
+
+    masks: the regions, empty where an image has none; None where no image has one.
+    """
+
+    rows: Rows
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    masks: Tensor | None
+
+    def take(self, place: NDArray[np.int64]) -> Sample:
+        """Return some of the images, by their places."""
+        here = torch.from_numpy(place).to(self.x.device)
+        masks = None if self.masks is None else self.masks[here]
+        return Sample(self.rows[place], self.x[here], self.y[here], self.ids[here], masks)
 
 
 @dataclass
@@ -30,7 +50,7 @@ class Exam:
     other models by name, to look at together with this one. seed: of everything that is drawn;
     it does not depend on the training seed, so that models meet the same noise. scratch: a folder
     for checkpoints. tell: to be called with the forward passes that were made (a backward pass
-    counts two).
+    counts two). preprocess: how images became squares, for further regions of them.
     """
 
     model: nn.Module
@@ -42,6 +62,7 @@ class Exam:
     batch_size: int = 64
     seed: int = 0
     tell: Callable[[float], None] = _nobody
+    preprocess: Preprocess = field(default_factory=Preprocess)
 
     def seeded(self, purpose: str) -> torch.Generator:
         """Return a generator that depends on the seed and the purpose alone."""
@@ -50,6 +71,39 @@ class Exam:
     def blank(self) -> NDArray[np.float64]:
         """Return a column (N,) of NaN."""
         return np.full(len(self.pixels), np.nan)
+
+    def drawn(self, count: int | None, among: NDArray[np.bool_] | None = None) -> Rows:
+        """Return the rows of at most `count` images, by hashed id, each class in its turn.
+
+        A smaller draw is part of a larger one, and the same for every model. among: (N,) the
+        images that may be drawn; None for all.
+        """
+        if among is None:
+            return drawn(self.pixels, count, self.seed)
+        rows = np.flatnonzero(among)
+        return rows[drawn(self.pixels.take(rows), count, self.seed)] if len(rows) else rows
+
+    def batches(self, rows: Rows, size: int | None = None) -> Iterator[Sample]:
+        """Yield the images `rows` in pieces of `size`, by default the batch size."""
+        size = size or self.batch_size
+        for start in range(0, len(rows), size):
+            yield self.sample(rows[start : start + size])
+
+    def sample(self, rows: Rows) -> Sample:
+        """Return the images `rows`."""
+        pixels, device = self.pixels, self.device
+        return Sample(
+            rows,
+            pixels.x(rows, device),
+            pixels.y(rows, device),
+            pixels.ids(rows, device),
+            None if pixels.masks is None else pixels.m(rows, device),
+        )
+
+
+def at(name: str, eps: float) -> str:
+    """Return the name of a column at an epsilon, such as "fgsm@0.25"."""
+    return f"{name}@{eps:g}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,149 @@
+"""Images under attack at several epsilons: by one attack alone, and by many together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from diascope.attacks import APGD, FAB, Attack, BoundaryAttack, Square
+from diascope.attacks.base import verdict
+from diascope.attacks.threat import Norm, Threat
+from diascope.attacks.trial import Trial, trial
+from diascope.studies.exam import Sample
+
+ROUNDING = 1e-6  # relative: what float32 may add to the length of a perturbation
+
+
+@dataclass(frozen=True)
+class Siege:
+    """A model attacked at rising epsilons, its verdicts taken in float32.
+
+    grid (E,): ascending. seeded: gives the generator of a purpose; an attack's noise belongs to
+    (seed, its name, image), so that no image's result depends on the others.
+    """
+
+    model: nn.Module
+    norm: Norm
+    grid: Sequence[float]
+    batch_size: int
+    seeded: Callable[[str], torch.Generator]
+
+    def clean(self, some: Sample) -> Tensor:
+        """Return which images (n,) are misclassified as they are."""
+        return verdict(self.model, some.x, some.y, batch_size=self.batch_size)
+
+    def alone(self, name: str, attack: Attack, some: Sample, clean: Tensor) -> Tensor:
+        """Return which images an attack breaks at each epsilon, (E, n) bool.
+
+        Every epsilon is a run of its own on all images that are right as they are: nothing is
+        carried from one to the next, so that more may be broken at a smaller one, a sign of masked
+        gradients. An attack that looks for the nearest broken image runs once for all.
+        """
+        if nearest(attack):
+            return self._sizes(name, attack, some, clean)[None] <= self._limits(clean)[:, None]
+        broken = clean.repeat(len(self.grid), 1)
+        left = (~clean).nonzero()[:, 0]
+        with self._trial(name, attack, some) as run:
+            for place, eps in enumerate(self.grid):
+                if eps > 0 and len(left):
+                    x, y, ids = some.x[left], some.y[left], some.ids[left]
+                    broken[place, left] = run.attempt(x, y, ids, eps).broken
+        return broken
+
+    def together(
+        self, attacks: Mapping[str, Attack], some: Sample, clean: Tensor, known: Tensor
+    ) -> tuple[Tensor, dict[str, int]]:
+        """Return the smallest epsilon of the grid that breaks each image, and who broke how many.
+
+        (n,) float64: 0 for images misclassified as they are, inf where nothing broke one. known
+        (E, n) bool: what was broken before. The epsilons rise, and each attack meets only the
+        images that no one has broken yet, so that an image broken at one is broken at every larger.
+        """
+        minimal = torch.full((len(some.y),), torch.inf, dtype=torch.float64, device=clean.device)
+        minimal[clean] = 0.0
+        limits, count = self._limits(clean), dict.fromkeys(("known", *attacks), 0)
+        least = [place for place, eps in enumerate(self.grid) if eps > 0][:1]
+        settled = clean | known[least].any(0)  # nothing smaller is to be found of them
+        sizes = {
+            name: self._sizes(name, attack, some, settled)
+            for name, attack in attacks.items()
+            if nearest(attack)
+        }
+        with ExitStack() as stack:
+            runs = {
+                name: stack.enter_context(self._trial(name, attack, some))
+                for name, attack in attacks.items()
+                if not nearest(attack)
+            }
+            for place, eps in enumerate(self.grid):
+                if not eps > 0:
+                    continue
+                found = {"known": known[place]}
+                found |= {name: size <= limits[place] for name, size in sizes.items()}
+                for name, broken in found.items():
+                    rows = ((minimal > eps) & broken).nonzero()[:, 0]
+                    minimal[rows], count[name] = eps, count[name] + len(rows)
+                for name, run in runs.items():
+                    left = (minimal > eps).nonzero()[:, 0]
+                    if not len(left):
+                        break
+                    hit = run.attempt(some.x[left], some.y[left], some.ids[left], eps).broken
+                    minimal[left[hit]], count[name] = eps, count[name] + int(hit.sum())
+        return minimal, count
+
+    def _trial(self, name: str, attack: Attack, some: Sample) -> AbstractContextManager[Trial]:
+        return trial(
+            self.model,
+            some.x,
+            attack,
+            batch_size=self.batch_size,
+            generator=self.seeded(f"attack {name}"),
+        )
+
+    def _limits(self, clean: Tensor) -> Tensor:
+        """Return the largest perturbation that counts at each epsilon, (E,)."""
+        grid = torch.tensor(self.grid, dtype=torch.float64, device=clean.device)
+        return grid * (1 + ROUNDING)
+
+    def _sizes(self, name: str, attack: Attack, some: Sample, settled: Tensor) -> Tensor:
+        """Return the size of the smallest perturbation found, (n,): 0 if settled, inf if none."""
+        free = replace(attack, eps=None)  # type: ignore[type-var]
+        if isinstance(free, FAB):
+            free = replace(free, stop_below_eps=False)
+        size = torch.full(settled.shape, torch.inf, dtype=torch.float64, device=settled.device)
+        size[settled] = 0.0
+        left = (~settled).nonzero()[:, 0]
+        for rows in torch.split(left, self.batch_size) if len(left) else ():
+            x, y = some.x[rows], some.y[rows]
+            generator = self.seeded(f"attack {name}")
+            points = free(self.model, x, y, generator=generator, ids=some.ids[rows])
+            broken = verdict(self.model, points, y, batch_size=self.batch_size)
+            away = Threat(self.norm, 0.0).size((points - x).double())
+            size[rows] = torch.where(broken, away, torch.inf)
+        return size
+
+
+def nearest(attack: Attack) -> bool:
+    """Tell whether an attack looks for the nearest broken image, so that one run is enough."""
+    return isinstance(attack, FAB | BoundaryAttack)
+
+
+def strong(norm: Norm, classes: int, steps: int, queries: int, targets: int) -> dict[str, Attack]:
+    """Return attacks that find what others miss, as AutoAttack (Croce and Hein 2020) does.
+
+    APGD on the cross-entropy, and on the logit ratio towards `targets` other classes (of two
+    classes on the margin); FAB, which looks for the nearest; Square, which sees no gradient.
+    """
+    margin = APGD(norm=norm, steps=steps, loss="margin")
+    others = min(targets, max(1, classes - 1))
+    ratio = APGD(norm=norm, steps=steps, loss="dlr-targeted", targets=others)
+    return {
+        "apgd-ce": APGD(norm=norm, steps=steps),
+        **({"apgd-dlr": ratio} if classes > 2 else {"apgd-margin": margin}),
+        "fab": FAB(norm=norm, steps=steps, targets=others),
+        "square": Square(norm=norm, queries=queries),
+    }
