@@ -193,6 +193,42 @@ def test_unanimous_proportions_are_not_certain():
     assert (certain.low, certain.high) == (1.0, 1.0)
 
 
+def test_models_that_agree_on_every_image_are_not_certainly_alike():
+    right = np.arange(50) % 3 > 0
+    limit = 1 - 0.025 ** (1 / 50)  # 0.0711: Clopper and Pearson, 0 of 50
+    same = bootstrap_difference(right, right, np.arange(50), proportion=True)
+    assert (same.value, same.low, same.high) == (0, pytest.approx(-limit), pytest.approx(limit))
+    pairs = bootstrap_difference(right, right, np.arange(50) // 2, proportion=True)
+    assert pairs.high == pytest.approx(1 - 0.025 ** (1 / 25))  # of 25 patients
+    apart = bootstrap_difference(np.ones(50), np.zeros(50), np.arange(50), proportion=True)
+    assert (apart.low, apart.high) == (pytest.approx(1 - 2 * limit), 1)  # both ways may be unseen
+    kept = np.where(np.arange(50) < 40, 0.0, np.nan)
+    some = bootstrap_difference(kept, np.zeros(50), np.arange(50), proportion=True)
+    assert some.high == pytest.approx(1 - 0.025 ** (1 / 40))
+    one = right.copy()
+    one[0] = ~one[0]
+    seen = bootstrap_difference(one, right, np.arange(50), proportion=True)
+    assert seen == bootstrap_difference(one, right, np.arange(50))  # else the bootstrap tells
+    first, second = bootstrap_curve_difference(
+        np.column_stack([right, one]), np.column_stack([right, right]), np.arange(50)
+    )
+    assert (first.low, first.high) == (same.low, same.high)
+    assert (second.low, second.high) == (seen.low, seen.high)
+    alike = bootstrap_difference(np.full(50, 0.3), np.full(50, 0.3), np.arange(50))
+    assert (alike.low, alike.high) == (0, 0)  # of what is no share nothing is known
+
+
+def test_limits_of_a_rare_disagreement_cover_it():
+    covered, share, groups = 0, 0.02, np.arange(60)
+    for simulation in range(300):
+        rng = np.random.default_rng(simulation)
+        right = rng.random(60) < 0.8
+        other = right & (rng.random(60) >= share)  # it loses what the first has, at times
+        found = bootstrap_difference(right, other, groups, replicates=200, proportion=True)
+        covered += not found.excludes(0.8 * share)
+    assert covered >= 270  # without the limits, the four in ten that agree would all miss it
+
+
 @given(st.integers(0, 1000), st.integers(2, 12), st.integers(1, 40))
 def test_limits_enclose_the_value_of_bounded_data_and_ignore_order(seed, groups, images):
     rng = np.random.default_rng(seed)

@@ -23,6 +23,7 @@ from diascope.evaluation import (
 )
 from diascope.evaluation.measures import members
 from diascope.evaluation.scores import balanced_accuracy, macro_auroc
+from diascope.evaluation.statistics import unseen_share
 
 Floats = NDArray[np.float64]
 SCORES = ("accuracy", "balanced_accuracy", "auroc")
@@ -85,7 +86,7 @@ class Summary:
             self.groups[tried],
             **self.options,
         )
-        accuracy = self._difference(ours.correct, theirs.correct, slice(None))
+        accuracy = self._difference(ours.correct, theirs.correct, slice(None), proportion=True)
         every = np.ones(len(ours), dtype=bool)
         return Comparison(
             model=name,
@@ -110,8 +111,11 @@ class Summary:
         found = bootstrap_statistics(
             lambda w: scores(ours, w) - scores(theirs, w), self.groups, **self.options
         )
-        alone = pd.Series(self.groups).groupby(labels).nunique().eq(1).any()  # a class of one
+        of_class = pd.Series(self.groups).groupby(labels).nunique()
+        alone = of_class.eq(1).any()  # a class of one
         values = [(i.value, np.nan, np.nan) if alone else bounds(i) for i in found]
+        if not alone and (ours.correct == theirs.correct).all():
+            values[0] = (0.0, *_unlike(of_class.to_list()))
         return dict(zip(("balanced_accuracy", "auroc"), values, strict=True))
 
     def _tried(self, name: str) -> NDArray[np.bool_]:
@@ -150,8 +154,20 @@ class Summary:
             if measure in ours and np.isfinite(ours[measure][rows]).any()
         }
 
-    def _difference(self, a: Any, b: Any, rows: Any) -> Bounds:
-        return bounds(bootstrap_difference(a, b, self.groups[rows], **self.options))
+    def _difference(self, a: Any, b: Any, rows: Any, *, proportion: bool = False) -> Bounds:
+        found = bootstrap_difference(a, b, self.groups[rows], proportion=proportion, **self.options)
+        return bounds(found)
+
+
+def _unlike(groups: Sequence[int], level: float = 0.95) -> tuple[float, float]:
+    """Return the limits of a difference in balanced accuracy of models that never disagreed.
+
+    groups: how many each class has. The mean of the exact limits of the classes, which hold for
+    all of them at once (Bonferroni).
+    """
+    each = [unseen_share(count, 1 - (1 - level) / len(groups)) for count in groups]
+    limit = sum(each) / len(each)
+    return -limit, limit
 
 
 def bounds(interval: Interval) -> Bounds:

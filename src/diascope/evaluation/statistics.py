@@ -19,6 +19,7 @@ from diascope.evaluation.resampling import REPLICATES, Floats, draw_groups, grou
 
 Groups = npt.ArrayLike | pd.Series
 Statistic = Callable[[Floats], Floats]  # weights (R, N) -> (R,) or (R, M)
+_SHARE, _APART = (0.0, 1.0), (-1.0, 1.0)  # what values that are right or wrong, or their pairs, are
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ def bootstrap_mean(
     """Return the mean over images of `values` (N,) with its interval; NaN values are left out.
 
     Where all values are equal the bootstrap sees no spread and the interval has no width. With
-    `proportion`, for values in [0, 1], unanimous zeros or ones get the exact binomial limit over
-    the groups instead (Clopper and Pearson 1934): none of 50 is not "0 for certain".
+    `proportion`, for values in [0, 1], unanimous ones get the exact binomial limit over the groups
+    instead (Clopper and Pearson 1934): none of 50 is not "0 for certain".
     """
     columns = np.asarray(values, dtype=np.float64)[:, None]
-    return _means(columns, groups, replicates, seed, level, proportion)[0]
+    return _means(columns, groups, replicates, seed, level, _SHARE if proportion else None)[0]
 
 
 def bootstrap_difference(
@@ -82,9 +83,17 @@ def bootstrap_difference(
     replicates: int = REPLICATES,
     seed: int = 0,
     level: float = 0.95,
+    proportion: bool = False,
 ) -> Interval:
-    """Return the mean of a - b, paired by image, over the images where both (N,) are defined."""
-    return bootstrap_mean(_paired(a, b), groups, replicates=replicates, seed=seed, level=level)
+    """Return the mean of a - b, paired by image, over the images where both (N,) are defined.
+
+    With `proportion`, for a and b in [0, 1], such as whether two models are right: where no pair
+    differs the limits are those of a share of groups that do differ, and go either way, of which
+    none was seen (Clopper and Pearson 1934): two models that agree on 50 images are not "0 apart
+    for certain". So it is where every pair differs alike.
+    """
+    columns = _paired(a, b)[:, None]
+    return _means(columns, groups, replicates, seed, level, _APART if proportion else None)[0]
 
 
 def bootstrap_curve(
@@ -101,7 +110,7 @@ def bootstrap_curve(
     curve at once.
     """
     columns = np.asarray(correct, dtype=np.float64)
-    return _means(columns, groups, replicates, seed, level, proportion=True)
+    return _means(columns, groups, replicates, seed, level, _SHARE)
 
 
 def bootstrap_curve_difference(
@@ -113,8 +122,12 @@ def bootstrap_curve_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Interval]:
-    """Return the mean of each column of a - b, (N, E) each, paired by image."""
-    return _means(_paired(a, b), groups, replicates, seed, level, proportion=False)
+    """Return the mean of each column of a - b, (N, E) each in [0, 1], paired by image.
+
+    Where no pair of a column differs, or all do alike, its limits are exact: see
+    `bootstrap_difference`.
+    """
+    return _means(_paired(a, b), groups, replicates, seed, level, _APART)
 
 
 def bootstrap_p_value(
@@ -220,6 +233,14 @@ def bootstrap_independent(
     ]
 
 
+def unseen_share(count: int, level: float = 0.95) -> float:
+    """Return the upper limit of the share of groups of a kind of which none of `count` is.
+
+    Two-sided, as Clopper and Pearson (1934): the share at which none is seen with (1 - level) / 2.
+    """
+    return float(1 - ((1 - level) / 2) ** (1 / count))
+
+
 def _paired(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
@@ -228,9 +249,18 @@ def _paired(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
 
 
 def _means(
-    values: Floats, groups: Groups, replicates: int, seed: int, level: float, proportion: bool
+    values: Floats,
+    groups: Groups,
+    replicates: int,
+    seed: int,
+    level: float,
+    reach: tuple[float, float] | None,
 ) -> list[Interval]:
-    """Return the mean and interval of each column of `values` (N, E)."""
+    """Return the mean and interval of each column of `values` (N, E).
+
+    reach: the least and the largest value there can be; with it a column of equal values gets the
+    limits that its mean has where as many groups as none of those seen may lie at either end.
+    """
     if not values.size:
         return [_nothing(level)] * values.shape[1]
     samples, counts = _mean_replicates(values, groups, replicates, seed)
@@ -244,9 +274,9 @@ def _means(
         value = float(there.mean())
         if count < 2:
             low = high = np.nan
-        elif proportion and value in (0.0, 1.0):
-            slack = 1 - ((1 - level) / 2) ** (1 / count)
-            low, high = (0.0, slack) if value == 0 else (1 - slack, 1.0)
+        elif reach is not None and (there == there[0]).all():
+            slack = unseen_share(int(count), level)
+            low, high = value - slack * (value - reach[0]), value + slack * (reach[1] - value)
         intervals.append(Interval(value, float(low), float(high), level, len(there), int(count)))
     return intervals
 

@@ -144,7 +144,7 @@ def _calibration(
         ],
         ece_by_chance=calibration_error_by_chance(sure, seed=bench.settings.seed),
         nll=bounds(nll),
-        gap=bounds(bootstrap_difference(sure, correct, groups, **options)),
+        gap=bounds(bootstrap_difference(sure, correct, groups, proportion=True, **options)),
         confidence_right=mean(np.where(correct, sure, np.nan)),
         confidence_wrong=mean(np.where(correct, np.nan, sure)),
         attack=attack,
