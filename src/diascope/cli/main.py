@@ -8,7 +8,7 @@ import sys
 import typer
 
 from diascope import __version__
-from diascope.cli import attack, audit, data, demo, explain, train, view
+from diascope.cli import attack, audit, data, demo, explain, study, train, view
 from diascope.cli.console import say
 from diascope.errors import UserError
 
@@ -43,6 +43,7 @@ app.command("audit")(audit.audit)
 app.command("attack")(attack.attack)
 app.command("explain")(explain.explain)
 app.command("view")(view.view)
+app.add_typer(study.app, name="study")
 app.add_typer(data.app, name="data")
 
 

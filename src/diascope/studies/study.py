@@ -10,12 +10,16 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from diascope.errors import UserError, nearest
-from diascope.settings import Settings, override, read_yaml, validate
+from diascope.settings import Settings, read_yaml, validate
+from diascope.studies.layering import assigned, lay
 from diascope.training.config import TrainConfig, read_config
-from diascope.training.layers import merge
+from diascope.training.layers import overlay, read_layers
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
 RUN = re.compile(r"\{run:([^{}]+)\}")  # in a run's settings: the folder of another of the same seed
+
+_PATTERNS = {"runs": re.compile(NAME), "evaluations": re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")}
+_LETTERS = {"runs": "letters, digits, '.', '+' and '-'", "evaluations": "letters, digits and '-'"}
 
 
 class TestSpec(Settings):
@@ -25,6 +29,7 @@ class TestSpec(Settings):
     part: of the run's own split, or of the data's official one; "all" for data that no run has
     seen. classes: in the order of the models' outputs; None for theirs. images: how many, drawn by
     hashed id in the data's mix; None for all. source: of that hospital or device alone.
+    skip_unreadable: leave out images that cannot be read, or have no such label, of `data`.
     """
 
     data: str | None = None
@@ -33,6 +38,7 @@ class TestSpec(Settings):
     part: Literal["train", "val", "test", "all"] = "test"
     images: PositiveInt | None = None
     source: str | None = None
+    skip_unreadable: bool = False
 
 
 class EvaluationSpec(Settings):
@@ -102,10 +108,14 @@ class Study(Settings):
 
         file: the study's, to which the `base` of a run is relative.
         """
-        content = merge(_below(self.runs[run], file), self.every_run)
-        own = {key: value for key, value in self.runs[run].items() if key != "base"}
-        content = merge(content, own)
-        content = merge(content, {"training.seed": seed})
+        settings = {**self.every_run, **self.runs[run]}
+        base = settings.get("base")
+        if base is not None and not isinstance(base, str):
+            raise UserError(f"{file}: runs.{run}: 'base' = {base!r}: name one YAML file")
+        content = {} if base is None else read_layers(file.parent / base)
+        for above in (self.every_run, self.runs[run], {"training.seed": seed}):
+            content = overlay(content, {k: v for k, v in above.items() if k != "base"})
+        content = {k: v for k, v in content.items() if k not in ("record", "out")}
         return read_config(content, where=f"{file}: runs.{run}")
 
     def starts(self, run: str) -> list[str]:
@@ -120,23 +130,40 @@ def read_study(file: Path, scale: str = "small", overrides: Iterable[str] = ()) 
     """Return the study in a YAML file at one of its `scales`, with overrides applied.
 
     A file may lie on another one, its `base`, relative to it. What a scale says is laid over the
-    rest by the rules of configurations (`diascope.training.layers.merge`). Raises `UserError`, one
-    line, for the first mistake, names that lead nowhere among them.
+    rest, and the overrides over both, by the rules of `layering.lay`. `keep` lists the runs that
+    the study has of those in the file and its base; without it all. Raises `UserError`, one line,
+    for the first mistake, names that lead nowhere among them.
     """
-    content = _layers(file)
-    scales = content.pop("scales", {})
-    if scales and scale not in scales:
-        raise UserError(f"{file}: no scale '{scale}': {nearest(scale, scales)}")
-    content = merge(content, scales.get(scale) or {})
-    content = override(content, overrides)
+    if file.name.startswith("_"):
+        raise UserError(f"{file}: is a base for studies, by its name; run a study that lies on it")
+    content, scales = _layers(file)
+    if scale not in (known := list(scales) or ["small"]):
+        raise UserError(f"{file}: no scale '{scale}': {nearest(scale, known)}")
+    for layer in scales.get(scale, []):
+        content = lay(content, layer)
+    content = _kept(assigned(content, overrides), file)
     study = validate(Study, {"name": file.stem, **content, "scale": scale}, str(file))
     _check_names(study, file)
     return study
 
 
+def _kept(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the content of a study with the runs alone that its `keep` lists."""
+    runs, keep = content.get("runs"), content.get("keep")
+    result = {key: value for key, value in content.items() if key != "keep"}
+    if keep is None or not isinstance(runs, Mapping):
+        return result
+    if not isinstance(keep, list):
+        raise UserError(f"{file}: 'keep' = {keep!r}: write a list of runs")
+    for name in map(str, keep):
+        if name not in runs:
+            raise UserError(f"{file}: keep: no run '{name}': {nearest(name, runs)}")
+    return {**result, "runs": {name: runs[name] for name in runs if name in map(str, keep)}}
+
+
 def scales_of(file: Path) -> list[str]:
     """Return the scales that a study file has."""
-    return list(_layers(file).get("scales", {})) or ["small"]
+    return list(_layers(file)[1]) or ["small"]
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -151,22 +178,27 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(each)
 
 
-def _layers(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _layers(
+    file: Path, above: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Return the content of a study file on top of its `base`, and the layers of each scale."""
     if file.resolve() in above:
         raise UserError(f"{file}: is its own base; change 'base' in {above[-1]}")
     content = read_yaml(file)
-    base = content.pop("base", None)
-    if base is None:
-        return merge({}, content)
-    return merge(_layers(file.parent / str(base), (*above, file.resolve())), content)
-
-
-def _below(run: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return the configuration that a run's `base` names."""
-    from diascope.training.layers import read_layers
-
-    base = run.get("base")
-    return {} if base is None else read_layers(file.parent / str(base))
+    base, scales = content.pop("base", None), content.pop("scales", None) or {}
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"{file}: 'base' = {base!r}: name one study file")
+    if not isinstance(scales, Mapping):
+        raise UserError(f"{file}: 'scales' = {scales!r}: write keys and values under each scale")
+    below: dict[str, Any] = {}
+    layers: dict[str, list[dict[str, Any]]] = {}
+    if base is not None:
+        below, layers = _layers(file.parent / base, (*above, file.resolve()))
+    for name, layer in scales.items():
+        if not isinstance(layer or {}, Mapping):
+            raise UserError(f"{file}: 'scales.{name}' = {layer!r}: write keys and values")
+        layers[str(name)] = [*layers.get(str(name), []), dict(layer or {})]
+    return lay(below, content), layers
 
 
 def _check_names(study: Study, file: Path) -> None:
@@ -177,9 +209,21 @@ def _check_names(study: Study, file: Path) -> None:
         if name not in known:
             raise UserError(f"{file}: {where}: no {noun} '{name}': {nearest(name, known)}")
 
+    for section, pattern in _PATTERNS.items():
+        for name in getattr(study, section):
+            if not pattern.fullmatch(name):
+                raise UserError(f"{file}: {section}: '{name}': a name is of {_LETTERS[section]}")
+    if len(set(study.seeds)) < len(study.seeds):
+        raise UserError(f"{file}: seeds {study.seeds}: give each seed once")
     for run in study.runs:
         for other in study.starts(run):
             there(other, study.runs, f"runs.{run}", "run")
+    for name, test in study.tests.items():
+        if test.data is None and test.part == "all":
+            raise UserError(
+                f"{file}: tests.{name}: part 'all' is for data that no run has seen; give 'data', "
+                "or the part 'test'"
+            )
     for name, spec in study.evaluations.items():
         where = f"evaluations.{name}"
         there(spec.on, study.tests, f"{where}.on", "test")

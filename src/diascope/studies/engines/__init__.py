@@ -22,7 +22,7 @@ class Engine(Protocol):
         self,
         jobs: Sequence[Job],
         store: Path,
-        data: Path,
+        data: Path | None,
         stop: Callable[[], bool],
         say: Callable[[str], None],
     ) -> Iterator[Outcome]:
