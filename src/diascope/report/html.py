@@ -56,11 +56,11 @@ def render_report(results: Results) -> str:
     """Return the report of `results` as one HTML document."""
     parts = _parts(results)
     sections = {name: title for name, title in TITLES.items() if _holds(results, parts, name)}
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         results=results,
         many=len(results.models) > 1,
-        created=_date(results.created),
+        created=date_text(results.created),
         norm=numbers.norm_text(results.norm),
         sections=sections,
         **parts,
@@ -122,15 +122,16 @@ def _holds(results: Results, parts: Mapping[str, Any], name: str) -> bool:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Return the surroundings of every page: the templates, the style sheets, the words."""
+    made = Environment(
         loader=PackageLoader("diascope.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
+    made.globals.update(
         glyph=glyph,
         inline=_inline,
         n=numbers,
@@ -138,8 +139,8 @@ def _environment() -> Environment:
         heat_ground=Markup(pictures.ground()),
         heat_ramp=Markup(pictures.ramp()),
     )
-    environment.filters["shown"] = _shown
-    return environment
+    made.filters["shown"] = _shown
+    return made
 
 
 def _inline(name: str) -> Markup:
@@ -147,7 +148,8 @@ def _inline(name: str) -> Markup:
     return Markup(files("diascope.report").joinpath("templates", name).read_text("utf-8"))
 
 
-def _date(created: str) -> str:
+def date_text(created: str) -> str:
+    """Return a moment as a reader writes it; what is none stays as it is."""
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:

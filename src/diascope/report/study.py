@@ -1,0 +1,247 @@
+"""The report of a study: one HTML file, its figures, and its numbers for machines."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image as Pillow
+
+from diascope import __version__
+from diascope.errors import UserError, nearest
+from diascope.files import replacing, write_text
+from diascope.report import studywords as words
+from diascope.report.charts import glyph
+from diascope.report.grid import save
+from diascope.report.html import date_text, environment
+from diascope.report.studycharts import bar_chart, line_chart
+from diascope.report.studyclaims import complete, masking_tables, shown
+from diascope.report.studyfigures import Drawn, Seen, build_figure
+from diascope.report.studymarkdown import study_markdown
+from diascope.report.studymethod import configurations, job_rows, totals
+from diascope.report.studyplots import bars_figure, plots_figure
+from diascope.report.studyvalues import Values, plain
+from diascope.report.tables import Table
+from diascope.studies.results import StudyResults
+
+TITLES = {
+    "summary": "Summary",
+    "claims": "Claims",
+    "figures": "Figures",
+    "masking": "Believable?",
+    "differs": "Differences",
+    "method": "Method",
+}
+BROADEST = 1400  # pixels of a figure of pictures within the page
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure as the page shows it; `line` makes it anew."""
+
+    name: str
+    title: str
+    where: str
+    caption: str
+    line: str
+    drawn: Drawn = field(repr=False)
+    charts: list[tuple[str, Markup]] = field(default_factory=list)
+    key: list[tuple[Markup, str]] = field(default_factory=list)
+    published: bool = False
+    picture: str = ""
+
+    @property
+    def id(self) -> str:
+        """Return its name as an address within the page."""
+        return self.name
+
+    @property
+    def table(self) -> Table | None:
+        """Return its numbers."""
+        return self.drawn.table
+
+    @property
+    def folded(self) -> bool:
+        """Whether its numbers stand under charts."""
+        return self.drawn.folded
+
+    @property
+    def alt(self) -> str:
+        """Return its pictures in words."""
+        return self.drawn.alt
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what must be said beneath it."""
+        return self.drawn.notes
+
+
+def write_study_report(results: StudyResults, store: Path, out: Path) -> Path:
+    """Write `report.html`, `results.json`, `results.md` and `figures/` into `out`.
+
+    store: the study's, with the tables and runs. Returns the path of the page, which is written
+    last: where it is, all is.
+    """
+    results = complete(results)
+    figures = _figures(results, store)
+    for each in figures:
+        _write_figure(each, out / "figures")
+    write_text(out / "results.json", _json(results))
+    lines = {each.title: each.line for each in figures}
+    write_text(out / "results.md", study_markdown(results, lines))
+    write_text(out / "report.html", render_study(results, store, figures))
+    return out / "report.html"
+
+
+def write_study_figure(results: StudyResults, store: Path, out: Path, name: str) -> list[Path]:
+    """Write one figure of a study into `out/figures`, and return the paths.
+
+    Raises `UserError` where the study has no figure of that name.
+    """
+    known = results.study.get("figures") or {}
+    if name not in known:
+        raise UserError(f"{results.name}: no figure '{name}': {nearest(name, known)}")
+    (figure,) = _figures(results, store, [name])
+    return _write_figure(figure, out / "figures")
+
+
+def render_study(results: StudyResults, store: Path, figures: Sequence[Shown]) -> str:
+    """Return the report as one HTML document."""
+    claims = shown(results)
+    parts: dict[str, Any] = {
+        "claims": claims,
+        "figures": figures,
+        "masking": masking_tables(results),
+        "caveats": results.study.get("caveats") or [],
+    }
+    holds = {**parts, "differs": parts["caveats"], "summary": True, "method": True}
+    jobs = job_rows(results)
+    return (
+        environment()
+        .get_template("study.html.j2")
+        .render(
+            **parts,
+            results=results,
+            version=__version__,
+            created=date_text(results.created),
+            sections={name: title for name, title in TITLES.items() if holds[name]},
+            signs=words.SIGNS,
+            meanings=words.MEANINGS,
+            sentence=words.sentence(words.counted(results)),
+            counts=words.counted(results),
+            about=results.study.get("about") or "",
+            few=any(each.few for each in claims),
+            few_seeds=words.FEW_SEEDS,
+            lines={"claims": report_line(results)},
+            seeds=", ".join(map(str, results.study.get("seeds") or [])),
+            totals=totals(results),
+            jobs=jobs,
+            unfinished=any(job.state[:1] in "✗○" for job in jobs),
+            configurations=configurations(results, store),
+            study_text=yaml.safe_dump(
+                plain(results.study), sort_keys=False, allow_unicode=True, width=90
+            ),
+        )
+    )
+
+
+def report_line(results: StudyResults, figure: str = "") -> str:
+    """Return the command that makes the report, or one figure of it, from what is there."""
+    line = results.regenerate.replace("study run", "study report", 1)
+    return f"{line} --figure {figure}" if figure else line
+
+
+def _figures(results: StudyResults, store: Path, names: Sequence[str] = ()) -> list[Shown]:
+    declared = results.study.get("figures") or {}
+    seen = Seen(results, Values(results, store), store)
+    return [_shown(seen, name, declared[name]) for name in names or declared]
+
+
+def _shown(seen: Seen, name: str, settings: dict[str, Any]) -> Shown:
+    figure = build_figure(settings, f"figures.{name}")
+    drawn = figure.show(seen)
+    many = len(drawn.plots) + len(drawn.bars) > 1
+    charts = [
+        (plot.title if many else "", line_chart(plot, f"{name}-{k}"))
+        for k, plot in enumerate(drawn.plots)
+    ]
+    charts += [
+        (bars.title if many else "", bar_chart(bars, f"{name}-{k}"))
+        for k, bars in enumerate(drawn.bars)
+    ]
+    lines = list(dict.fromkeys((s.name, s.index) for plot in drawn.plots for s in plot.series))
+    published = [s.published for plot in drawn.plots for s in plot.series]
+    published += [[(0.0, b.published)] for p in drawn.bars for b in p.bars if b.published]
+    return Shown(
+        name=name,
+        title=figure.title,
+        where=figure.where,
+        caption=figure.caption,
+        line=report_line(seen.results, name),
+        drawn=drawn,
+        charts=charts,
+        key=[(glyph(index), told) for told, index in lines],
+        published=any(published),
+        picture=_uri(drawn.pictures) if drawn.pictures else "",
+    )
+
+
+def _write_figure(each: Shown, folder: Path) -> list[Path]:
+    """Write a figure as a picture and as a table, as far as it is either."""
+    drawn, found = each.drawn, []
+    plot: Figure | None = drawn.pictures
+    if drawn.plots:
+        plot = plots_figure(drawn.plots, each.title)
+    elif drawn.bars:
+        plot = bars_figure(drawn.bars, each.title)
+    if plot is not None:
+        found.append(save(plot, folder / f"{each.name}.png"))
+    if drawn.table is not None:
+        path = folder / f"{each.name}.csv"
+        with replacing(path) as temporary:
+            table_rows(drawn.table).to_csv(temporary, index=False)
+        found.append(path)
+    return found
+
+
+def table_rows(table: Table) -> pd.DataFrame:
+    """Return a table as it is shown, a row a row, for machines."""
+    rows = [
+        {
+            **({"part": block.head} if block.head else {}),
+            table.corner: row.head,
+            **{
+                head: f"{cell.text} {cell.under}".strip()
+                for (head, _), cell in zip(table.columns, row.cells, strict=True)
+            },
+        }
+        for block in table.blocks
+        for row in block.rows
+    ]
+    return pd.DataFrame(rows)
+
+
+def _uri(figure: Figure) -> str:
+    """Return a figure of pictures as a data URI, no broader than the page needs."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="white")
+    picture = Pillow.open(file).convert("RGB")
+    if picture.width > BROADEST:
+        size = BROADEST, round(picture.height * BROADEST / picture.width)
+        picture = picture.resize(size, Pillow.Resampling.LANCZOS)
+    small = io.BytesIO()
+    picture.save(small, "WEBP", quality=86, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+
+
+def _json(results: StudyResults) -> str:
+    return json.dumps(plain(asdict(results)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

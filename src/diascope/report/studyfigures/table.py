@@ -1,0 +1,66 @@
+"""A table: rows runs, columns quantities, what the paper has in brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from diascope.report import numbers as n
+from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, of_run
+from diascope.report.studyseries import Value, value_of
+from diascope.report.tables import Block, Cell, Row, Table
+
+NOT_MEASURED = "not measured"
+
+
+@FIGURES.register("table")
+@dataclass(frozen=True, kw_only=True)
+class TableFigure(Declared):
+    """Rows runs, columns quantities.
+
+    columns: by heading, a quantity with `{run}` in it. published: by run and heading. percent: the
+    paper's numbers are per cent, and ours are shown so.
+    """
+
+    columns: dict[str, Any]
+    published: dict[str, dict[str, float | str]] = field(default_factory=dict)
+    percent: bool = False
+
+    def quantities(self, runs: list[str]) -> Iterator[Any]:
+        """Yield the quantity of each cell."""
+        for run in runs:
+            yield from (of_run(quantity, run) for quantity in self.columns.values())
+
+    def show(self, seen: Seen) -> Drawn:
+        """Return the table."""
+        rows = []
+        for run in self.shown(seen.results.study):
+            cells = [
+                value_cell(
+                    value_of(seen.values.of(of_run(quantity, run))),
+                    self.published.get(run, {}).get(head),
+                    self.percent,
+                )
+                for head, quantity in self.columns.items()
+            ]
+            rows.append(Row(self.name(run), cells))
+        columns: list[tuple[str, int | None]] = [(head, None) for head in self.columns]
+        unit = ", per cent" if self.percent else ""
+        table = Table(self.title, "Run", columns, [Block(rows)], f"ours{unit} (published)")
+        return Drawn(table=table, folded=False)
+
+
+def value_cell(value: Value, published: float | str | None, percent: bool = False) -> Cell:
+    """Return a cell: ours, the paper's in brackets, and the interval or the seeds beneath."""
+    paper = "" if published is None else f" ({published})"
+    if not value.known:
+        return Cell(f"{n.DASH}{paper}", why=NOT_MEASURED)
+    scale, digits = (100.0, 1) if percent else (1.0, 3)
+    first, low, high = (v * scale for v in value.bounds)
+    under = ""
+    if n.has_limits(value.bounds):
+        limits = f"{n.number(low, digits)}, {n.number(high, digits)}"
+        under = f"[{limits}]" if percent else n.interval(value.bounds)
+    told = "; ".join(f"seed {s}: {n.number(v * scale, digits)}" for s, v in value.seeds.items())
+    return Cell(f"{n.number(first, digits)}{paper}", under or told, title=told)

@@ -1,0 +1,126 @@
+"""How a study was done: its jobs, the machines and hours, and the resolved configurations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diascope.report import numbers as n
+from diascope.report.studywords import hours
+from diascope.studies.results import JobResult, StudyResults
+
+STATES = {"done": "✓ done", "there": "✓ was there", "failed": "✗ failed", "left": "○ left"}
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job as the table of jobs shows it."""
+
+    label: str
+    kind: str
+    state: str
+    time: str
+    hardware: str
+    reason: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A resolved configuration, and the runs that it belongs to; they differ in the seed alone."""
+
+    labels: list[str]
+    text: str
+
+
+def job_rows(results: StudyResults) -> list[JobRow]:
+    """Return every job in its order."""
+    return [
+        JobRow(
+            job.label,
+            {"train": "training", "examine": "examination"}.get(job.kind, job.kind),
+            STATES.get(job.state, job.state),
+            n.duration(job.seconds) if job.seconds else n.DASH,
+            hardware_text(job.hardware),
+            job.reason,
+            job.key,
+        )
+        for job in results.jobs
+    ]
+
+
+def hardware_text(hardware: Mapping[str, Any]) -> str:
+    """Return a machine in a few words: its GPU, or its processor and threads."""
+    gpus = hardware.get("gpus") or []
+    names = [str(g.get("name", g)) if isinstance(g, Mapping) else str(g) for g in gpus]
+    if names:
+        return n.listed(list(dict.fromkeys(names)))
+    cpu, threads = hardware.get("cpu"), hardware.get("threads")
+    told = str(cpu) if cpu else ""
+    if threads:
+        told += f"{', ' if told else ''}{threads} thread{'s' if threads != 1 else ''}"
+    return told or n.DASH
+
+
+def machines(results: StudyResults) -> str:
+    """Return the machines that did the jobs."""
+    found = list(dict.fromkeys(results.hardware))
+    if not found:
+        told = dict.fromkeys(hardware_text(job.hardware) for job in results.jobs)
+        found = [each for each in told if each != n.DASH]
+    return "; ".join(found) or n.DASH
+
+
+def totals(results: StudyResults) -> list[tuple[str, str]]:
+    """Return hours and machines, trainings and examinations apart."""
+    pairs = []
+    for kind, name in (("train", "Trainings"), ("examine", "Examinations")):
+        jobs = [job for job in results.jobs if job.kind == kind]
+        if jobs:
+            pairs.append((name, f"{len(jobs)}, {hours(sum(j.seconds for j in jobs))} h"))
+    failed = [job for job in results.jobs if job.state in ("failed", "left")]
+    if failed:
+        pairs.append(("Failed or left", str(len(failed))))
+    return [*pairs, ("Together", f"{hours(results.seconds)} h"), ("Machines", machines(results))]
+
+
+def configurations(results: StudyResults, store: Path) -> list[Configuration]:
+    """Return the resolved configuration of every run in the store, equal ones together.
+
+    Runs that differ in nothing but the seed are shown once, with the first one's seed.
+    """
+    found: dict[str, Configuration] = {}
+    for job in results.jobs:
+        content = _config(job, store)
+        if content is None:
+            continue
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=90)
+        alike = json.dumps(_seedless(content), sort_keys=True, default=str)
+        if alike in found:
+            found[alike].labels.append(job.label)
+        else:
+            found[alike] = Configuration([job.label], text)
+    return list(found.values())
+
+
+def _config(job: JobResult, store: Path) -> dict[str, Any] | None:
+    """Return the configuration of a training, without what tells of the one run."""
+    file = store / "runs" / job.key / "config.yaml"
+    if job.kind != "train" or not file.is_file():
+        return None
+    content = yaml.safe_load(file.read_text("utf-8"))
+    if not isinstance(content, dict):
+        return None
+    return {key: value for key, value in content.items() if key not in ("record", "out")}
+
+
+def _seedless(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without its seed and its place of starting weights."""
+    training = {k: v for k, v in (content.get("training") or {}).items() if k != "seed"}
+    model = {k: v for k, v in (content.get("model") or {}).items() if k != "weights"}
+    return {**content, "training": training, "model": model}
