@@ -18,7 +18,7 @@ from diascope.evaluation import predict
 
 SIDE, COUNT = 32, 20
 PATCH = (slice(11, 21), slice(9, 19))  # of the mask: it covers the middle, and some of its left
-EFFORT = {"faithfulness_images": 0, "steadiness_images": 8, "sanity_images": 4}
+EFFORT = {"faithfulness_images": 0, "steadiness_images": 8, "sanity_images": 8}
 CARD = {"classes": ["dark", "light"], "size": SIDE, "preprocess": {}, "seed": 0, "model": {}}
 
 

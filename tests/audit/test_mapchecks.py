@@ -56,7 +56,7 @@ def test_edges_are_neither_faithful_nor_dependent_on_the_weights():
         (finding,) = found[name]
         assert finding.severity == "medium"
         assert "(edges)" in finding.title  # and not the gradient
-    assert "edges: spearman 1.00, ssim 1.00" in found["sanity"][0].evidence
+    assert "edges, 8 images: spearman 1.00 [1.00, 1.00], ssim" in found["sanity"][0].evidence
 
 
 def test_a_net_that_looks_at_the_corner_is_worse_than_the_middle():
@@ -116,8 +116,19 @@ def test_too_few_images_to_judge_are_not_judged():
 
 def test_maps_that_change_by_one_measure_alone_weigh_less():
     (scores,) = MAPS.measure(bench(Seer(), explainers=("edges",))).result
-    last = replace(scores.sanity[-1], agreement={"spearman": 0.54, "ssim": 0.2})
+    last = replace(scores.sanity[-1], agreement={"spearman": 0.54, "ssim": 0.2}, bounds={})
     told = results(maps=[replace(scores, sanity=[last])])
     (finding,) = CHECKS["sanity"](told)
     assert finding.severity == "low"
     assert "still resemble" in finding.title
+
+
+def test_of_few_images_it_is_said_that_nothing_is_decided():
+    (scores,) = MAPS.measure(bench(Seer(), explainers=("edges",), sanity_images=7)).result
+    assert scores.passed is None
+    (finding,) = CHECKS["sanity"](results(maps=[scores]))
+    assert finding.severity == "info"
+    assert "undecided (edges)" in finding.title
+    assert "edges, 7 images" in finding.evidence
+    told = results(maps=[replace(scores, sanity=[])])
+    assert CHECKS["sanity"](told) == []  # it was not run: a black box

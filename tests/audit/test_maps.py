@@ -34,7 +34,9 @@ def test_every_method_has_what_it_can_have():
         assert {"gini", "colour_variation", "deletion", "road"} <= set(scores.measures)
         assert {each.against for each in scores.steadiness} == {"noise 0.01", "attack"}
         assert [step.layers for step in scores.sanity] == ["fc", "conv2", "conv1"]
-        assert scores.passed is not None
+        assert scores.passed is None  # of two images nothing is decided
+        assert {step.images for step in scores.sanity} == {2}
+        assert all(set(step.bounds) == set(step.agreement) for step in scores.sanity)
     assert "completeness" not in shown.measures
     x, y = made.pixels.x(rows := made.drawn(4)), made.pixels.y(rows)
     drawn = {"generator": made.seeded("explain"), "ids": made.pixels.ids(rows)}

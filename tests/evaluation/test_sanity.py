@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tests.nets import Linear, images, small_net
 from torch import nn
 
-from diascope.evaluation.sanity import module_groups, randomised, sanity_check
+from diascope.evaluation.sanity import FEWEST, Sanity, module_groups, randomised, sanity_check
 from diascope.explain import Gradient, SmoothGrad
 from diascope.models import create_model
 from diascope.models.frozen import frozen
@@ -89,6 +89,42 @@ def test_maps_without_content_decide_nothing(trained):
     assert found.passed is None
     assert (found.table.images == 0).all()
     assert found.table["mean"].isna().all()
+
+
+def of(*means, count=16, spread=0.1):
+    """A cascade of one layer, with so many images of likeness about each mean."""
+    ripple = spread * np.where(np.arange(count) % 2, 1, -1)
+    names = ("spearman", "ssim")[: len(means)]
+    similar = {n: (m + ripple)[None].astype(np.float32) for n, m in zip(names, means, strict=True)}
+    return Sanity(("fc",), similar)
+
+
+def test_a_likeness_about_the_threshold_is_undecided():
+    assert of(0.3, 0.2).passed is True
+    assert of(0.3, 0.7).passed is False
+    assert of(0.7).passed is False
+    assert of(0.49).passed is None
+    assert of(0.51).passed is None
+    assert of(0.2, 0.49).passed is None
+    assert of(0.49, 0.8).passed is False  # by one measure it has not changed, for certain
+    assert of(0.49, count=2000).passed is True
+    (low,) = of(0.49).intervals()["spearman"]
+    assert low.low < 0.5 < low.high
+
+
+def test_few_images_decide_nothing_and_patients_count_once():
+    assert of(0.1, count=FEWEST).passed is True
+    assert of(0.1, count=FEWEST - 1).passed is None
+    assert of(0.9, count=FEWEST - 1).passed is None
+    cascade = of(0.45, count=32)
+    assert cascade.passed is True
+    assert cascade.decided(np.arange(32) % 2) is None  # two patients, one above and one below
+    assert cascade.decided(np.zeros(32)) is None
+    half = of(0.1, 0.2)
+    half.similarity["ssim"][:, 3:] = np.nan
+    assert half.passed is None  # by one of the measures too few are defined
+    half.similarity["ssim"][:] = np.nan
+    assert half.passed is True
 
 
 def test_an_image_has_its_row(trained):

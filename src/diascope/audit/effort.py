@@ -66,7 +66,7 @@ _QUICK: dict[str, Any] = {
     "map_images": 32,
     "faithfulness_images": 8,
     "steadiness_images": 8,
-    "sanity_images": 4,
+    "sanity_images": 8,
     "cases": 12,
 }
 _THOROUGH: dict[str, Any] = {

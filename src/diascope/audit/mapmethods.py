@@ -16,12 +16,12 @@ from diascope.audit.settings import AuditSettings
 from diascope.errors import UserError
 from diascope.evaluation import ROAD, Deletion, Insertion
 from diascope.evaluation.measures.faithfulness import Faithfulness
-from diascope.evaluation.sanity import module_groups
+from diascope.evaluation.sanity import FEWEST, module_groups
 from diascope.explain import Explainer, explainers
 from diascope.explain.base import Complete, passes_of
 
 COSTLY = 30  # passes an image, above which a method is measured on a quarter of the images
-LEAST = 4  # images of a costly method
+LEAST = 4  # images of a costly method; for the sanity check as many as decide it
 NOISE = 0.01  # of a pixel, in pixel units: two and a half grey levels
 DRAWS = 3  # of noise
 ATTACK_STEPS = 10
@@ -100,18 +100,19 @@ def parts_of(bench: Bench, method: Explainer) -> Parts:
     groups = len(module_groups(bench.model)) if weighed(bench) else 0
     again = DRAWS + bool(attacked(bench)) + len(bench.others)
 
-    def part(count: int | None, each: float) -> Part:
-        rows = bench.drawn(effort.map_images)
-        count = len(rows) if count is None else min(count, len(rows))
+    def part(count: int | None, each: float, most: int, least: int = LEAST) -> Part:
+        count = most if count is None else min(count, most)
         if cost > COSTLY:
-            count = min(count, max(LEAST, count // 4))
+            count = min(count, max(least, count // 4))
         return Part(bench.drawn(count), each)
 
+    maps = part(effort.map_images, cost + _summing(method, cost), len(bench.pixels))
+    most = len(maps.rows)
     return Parts(
-        maps=part(effort.map_images, cost + _summing(method, cost)),
-        faithfulness=part(effort.faithfulness_images, faithful_passes()),
-        steadiness=part(effort.steadiness_images, cost * again),
-        sanity=part(effort.sanity_images if groups else 0, cost * groups),
+        maps=maps,
+        faithfulness=part(effort.faithfulness_images, faithful_passes(), most),
+        steadiness=part(effort.steadiness_images, cost * again, most),
+        sanity=part(effort.sanity_images if groups else 0, cost * groups, most, FEWEST),
     )
 
 

@@ -206,10 +206,15 @@ class Steadiness:
 
 @dataclass(frozen=True)
 class SanityStep:
-    """How alike a map is to that of a model whose layers, from the head to `layers`, are random."""
+    """How alike a map is to that of a model whose layers, from the head to `layers`, are random.
+
+    images: on which it was measured; of fewer than 8 nothing is decided.
+    """
 
     layers: str
     agreement: dict[str, float]  # by measure
+    bounds: dict[str, Bounds] = field(default_factory=dict)  # the same with intervals
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -217,8 +222,9 @@ class MapScores:
     """What the measures say of the maps of one explanation method.
 
     measures: faithfulness, sharpness, colour, completeness, by the measure's name. sanity: the
-    cascade of random weights, from the head down; passed: None where it was not run, or decided
-    nothing. left_out: why the method does not explain this model; then all else is empty.
+    cascade of random weights, from the head down; passed: by the intervals of its last step, None
+    where it was not run, or decided nothing. left_out: why the method does not explain this model;
+    then all else is empty.
     """
 
     name: str

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from diascope.evaluation.measures.agreement import Agreement, Spearman, Ssim
+from diascope.evaluation.resampling import REPLICATES
+from diascope.evaluation.statistics import Groups, Interval, bootstrap_mean
 from diascope.explain.base import Explainer, seeds
 from diascope.explain.render import rectify
 from diascope.models.groups import layer_groups
@@ -20,6 +22,7 @@ from diascope.models.modes import unwrapped
 from diascope.randomness import derive
 
 THRESHOLD = 0.5
+FEWEST = 8  # images, with which it is decided at all
 _MEASURES: Mapping[str, Agreement] = {"spearman": Spearman(), "ssim": Ssim()}
 
 
@@ -30,7 +33,7 @@ class Sanity:
     groups: the names of the G layer groups, in the order in which they were randomised.
     similarity: for each measure (G, B), the agreement of each image's map with the map of the
     model as it was, once this group and all before it are random; NaN where undefined, such as
-    for a map that has become the same everywhere. `threshold` is what `passed` asks.
+    for a map that has become the same everywhere. `threshold` is what `decided` asks.
     """
 
     groups: tuple[str, ...]
@@ -58,16 +61,63 @@ class Sanity:
         ]
         return pd.DataFrame(rows, columns=["image", "group", "measure", "value"])
 
+    def intervals(
+        self,
+        patients: Groups | None = None,
+        *,
+        replicates: int = REPLICATES,
+        seed: int = 0,
+        level: float = 0.95,
+    ) -> dict[str, list[Interval]]:
+        """Return for each measure the mean similarity (G,) with its interval.
+
+        A bootstrap over `patients` (B,), the patient or lesion of each image; None for images that
+        are each of their own.
+        """
+        images = next((v.shape[1] for v in self.similarity.values()), 0)
+        whose = np.arange(images) if patients is None else patients
+        return {
+            name: [
+                bootstrap_mean(row, whose, replicates=replicates, seed=seed, level=level)
+                for row in values
+            ]
+            for name, values in self.similarity.items()
+        }
+
+    def decided(
+        self,
+        patients: Groups | None = None,
+        *,
+        replicates: int = REPLICATES,
+        seed: int = 0,
+        level: float = 0.95,
+    ) -> bool | None:
+        """Tell whether the map has changed when no trained weight is left; None for undecided.
+
+        It has where by every measure the interval of the mean similarity (see `intervals`) ends at
+        or below `threshold`, and has not where by some measure it begins above. A measure that is
+        defined on fewer than `FEWEST` images decides nothing; one that is defined on none, such as
+        for maps that have become the same everywhere, is not asked.
+        """
+        found = self.intervals(patients, replicates=replicates, seed=seed, level=level)
+        asked = [of[-1] for of in found.values() if of and of[-1].images]
+        verdicts = [_decided(interval, self.threshold) for interval in asked]
+        if False in verdicts:
+            return False
+        return True if verdicts and None not in verdicts else None
+
     @property
     def passed(self) -> bool | None:
-        """Tell whether the map has changed when no trained weight is left.
+        """What `decided` says of images that are each of their own patient."""
+        return self.decided()
 
-        It has where by every measure the mean similarity is at most `threshold`. None where no
-        map of the random model is defined, which decides nothing.
-        """
-        means = [_mean(values[-1]) for values in self.similarity.values()]
-        means = [mean for mean in means if np.isfinite(mean)]
-        return all(mean <= self.threshold for mean in means) if means else None
+
+def _decided(interval: Interval, threshold: float) -> bool | None:
+    if interval.images < FEWEST or not interval.defined:
+        return None
+    if interval.high <= threshold:
+        return True
+    return False if interval.low > threshold else None
 
 
 def sanity_check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diascope.audit.checks import CHECKS
 from diascope.audit.parts import MapScores
 from diascope.audit.results import Finding, Results
-from diascope.evaluation.sanity import THRESHOLD
+from diascope.evaluation.sanity import FEWEST, THRESHOLD
 
 
 @CHECKS.register("sanity")
@@ -13,15 +13,18 @@ def sanity(results: Results) -> list[Finding]:
     """Find methods whose maps stay alike when every weight of the model is random.
 
     By all measures of likeness: the maps do not depend on the model. By some: much of them does
-    not. A model has one finding for each.
+    not. A model has one finding for each, and a note on those that the intervals leave undecided.
     """
     found = []
     for model in results.models:
-        failed = [s for s in model.maps if s.passed is False and s.sanity]
-        same = [s for s in failed if all(v > THRESHOLD for v in _last(s).values())]
+        run = [s for s in model.maps if s.sanity]
+        failed = [s for s in run if s.passed is False]
+        same = [s for s in failed if all(_low(s, name) > THRESHOLD for name in _last(s))]
         alike = [s for s in failed if s not in same]
+        open_ = [s for s in run if s.passed is None]
         found += [_same(model.name, same)] if same else []
         found += [_alike(model.name, alike)] if alike else []
+        found += [_undecided(model.name, open_)] if open_ else []
     return found
 
 
@@ -56,9 +59,29 @@ def _alike(model: str, methods: list[MapScores]) -> Finding:
     )
 
 
+def _undecided(model: str, methods: list[MapScores]) -> Finding:
+    return Finding(
+        check="sanity",
+        severity="info",
+        title=f"Whether maps of {model} depend on its weights is undecided ({_names(methods)})",
+        evidence=_evidence(methods),
+        meaning=(
+            f"The interval holds {THRESHOLD}, no map was left to compare, or there were fewer "
+            f"than {FEWEST} images: these maps have neither passed nor failed."
+        ),
+        remedy="Audit them again on more images: effort.sanity_images=32.",
+    )
+
+
 def _last(scores: MapScores) -> dict[str, float]:
     """Return the likeness where no learned weight is left, where it is defined."""
     return {name: v for name, v in scores.sanity[-1].agreement.items() if v == v}
+
+
+def _low(scores: MapScores, measure: str) -> float:
+    """Return the lower limit of the last likeness; the value where there is no interval."""
+    last = scores.sanity[-1]
+    return last.bounds[measure][1] if measure in last.bounds else last.agreement[measure]
 
 
 def _names(methods: list[MapScores]) -> str:
@@ -67,7 +90,15 @@ def _names(methods: list[MapScores]) -> str:
 
 def _evidence(methods: list[MapScores]) -> str:
     told = "; ".join(
-        f"{s.name}: " + ", ".join(f"{name} {value:.2f}" for name, value in _last(s).items())
+        f"{s.name}, {s.sanity[-1].images} images: "
+        + (", ".join(_value(s, name) for name in _last(s)) or "nothing defined")
         for s in methods
     )
     return f"likeness to the map with every weight random: {told}; at most {THRESHOLD} is asked"
+
+
+def _value(scores: MapScores, measure: str) -> str:
+    last = scores.sanity[-1]
+    text = f"{measure} {last.agreement[measure]:.2f}"
+    low, high = last.bounds.get(measure, (0.0, float("nan"), float("nan")))[1:]
+    return f"{text} [{low:.2f}, {high:.2f}]" if low == low and high == high else text

@@ -203,6 +203,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "": "Likeness to the map of a model whose last layers are random.",
         "layers": "The layer down to which, from the head, weights are random.",
         "agreement": "Likeness by measure.",
+        "bounds": "The same with intervals.",
+        "images": "On how many images; of fewer than 8 nothing is decided.",
     },
     "MapScores": {
         "": "What measures say of the maps of one explanation method.",

@@ -22,6 +22,7 @@ from diascope.audit.mapsummary import faithfuls, localisations, mean, prefix_of,
 from diascope.audit.mapwork import Found, measured
 from diascope.audit.parts import MapScores, SanityStep, Steadiness
 from diascope.audit.stages import STAGES, Measured, Stage
+from diascope.audit.summarise import bounds
 from diascope.evaluation import MEASURES, Sanity
 from diascope.explain import Explainer
 from diascope.explain.base import passes_of
@@ -112,8 +113,10 @@ def _scores(
         localisation=localisations(columns, prefix, everywhere, groups, options),
         measures={k: v for k, v in measures.items() if np.isfinite(v[0])},
         steadiness=_steadiness(bench, found),
-        sanity=_steps(found.sanity),
-        passed=None if found.sanity is None else found.sanity.passed,
+        sanity=_steps(bench, found.sanity, parts.sanity.rows),
+        passed=None
+        if found.sanity is None
+        else found.sanity.decided(groups[parts.sanity.rows], **options),
         faithfulness=faithfuls(
             columns, prefix, [key for key in FAITHFUL if key in found.columns], groups, options
         ),
@@ -158,13 +161,19 @@ def seeds_apart(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     )
 
 
-def _steps(sanity: Sanity | None) -> list[SanityStep]:
+def _steps(bench: Bench, sanity: Sanity | None, rows: Rows) -> list[SanityStep]:
     if sanity is None:
         return []
-    steps: dict[str, dict[str, float]] = {group: {} for group in sanity.groups}
-    for row in sanity.table.to_dict("records"):
-        steps[str(row["group"])][str(row["measure"])] = float(row["mean"])
-    return [SanityStep(group, agreement) for group, agreement in steps.items()]
+    found = sanity.intervals(bench.groups[rows], **bench.bootstrap)
+    return [
+        SanityStep(
+            layers,
+            agreement={name: each[number].value for name, each in found.items()},
+            bounds={name: bounds(each[number]) for name, each in found.items()},
+            images=len(rows),
+        )
+        for number, layers in enumerate(sanity.groups)
+    ]
 
 
 MAPS = STAGES.register("maps")(
