@@ -158,7 +158,7 @@ def test_the_strongest_fit_the_number_of_classes(classes):
         ({"epsilons": [0.1, 0.1000000001]}, "the same to six digits"),
         ({"epsilons": [0.1], "attacks": {}}, "name one at least"),
         ({"epsilons": [0.1], "attacks": {"fgms": {}}}, "did you mean 'fgsm'"),
-        ({"epsilons": [0.1], "attacks": {"strongest": "fgsm"}}, "name of another column"),
+        ({"epsilons": [0.1], "attacks": {"strongest": "fgsm"}}, "no name of a column of its own"),
         ({"epsilons": [0.1], "attacks": {"pgd": {"norm": "l2"}}}, "evaluation's is linf"),
         ({"epsilons": [0.1], "strongest": {"apgd": {"step": 3}}}, "did you mean 'steps'"),
         ({"epsilons": [0.1], "images": 0}, "images=0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,3 +119,12 @@ class Measured:
     columns: dict[str, Column]
     about: dict[str, Any] = field(default_factory=dict)
     masking: list[dict[str, Any]] | None = None
+
+
+def known(value: Any) -> Any:
+    """Return a plain value with None for each number in it that is not finite, for JSON."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: known(each) for key, each in value.items()}
+    return [known(each) for each in value] if isinstance(value, list | tuple) else value

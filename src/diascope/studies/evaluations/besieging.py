@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diascope.attacks import APGD, FAB, Attack, BoundaryAttack, Square
-from diascope.attacks.base import verdict
+from diascope.attacks.base import attacks, verdict
 from diascope.attacks.threat import Norm, Threat
 from diascope.attacks.trial import Trial, trial
+from diascope.errors import UserError
 from diascope.studies.exam import Sample
 
 ROUNDING = 1e-6  # relative: what float32 may add to the length of a perturbation
@@ -147,3 +150,34 @@ def strong(norm: Norm, classes: int, steps: int, queries: int, targets: int) -> 
         "fab": FAB(norm=norm, steps=steps, targets=others),
         "square": Square(norm=norm, queries=queries),
     }
+
+
+def pgd_40() -> dict[str, Any]:
+    """Return the settings of P2's attack: 40 steps of a thirtieth of eps, from a random start."""
+    return {"name": "pgd", "steps": 40, "rel_step_size": 1 / 30}
+
+
+def build_attack(
+    settings: Mapping[str, Any] | str, norm: Norm, where: str, name: str = ""
+) -> Attack:
+    """Return the attack of settings, in a norm; `name` is taken where they have none.
+
+    Raises `UserError` for mistakes in them, and for another norm.
+    """
+    content = {"name": settings} if isinstance(settings, str) else dict(settings)
+    if "name" not in content and name:
+        content["name"] = name
+    attack: Attack = attacks.build({"norm": norm, **content}, where)
+    if attack.norm != norm:
+        raise UserError(f"{where}: norm {attack.norm}, but the evaluation's is {norm}")
+    return attack
+
+
+def check_grid(epsilons: Sequence[float], *, above: float | None = None) -> None:
+    """Raise `ValueError` unless there are epsilons, each with a name of its own."""
+    least = "above 0" if above is not None else "of at least 0"
+    fits = [0 <= e < math.inf and (above is None or e > above) for e in epsilons]
+    if not epsilons or not all(fits):
+        raise ValueError(f"epsilons must be finite numbers {least}, and one at least")
+    if len({f"{eps:g}" for eps in epsilons}) < len(epsilons):
+        raise ValueError(f"epsilons {list(epsilons)}: two are the same to six digits")

@@ -17,7 +17,7 @@ from diascope.studies.exam import Exam, Measured
 class Predictions:
     """The plain examination: what is right, how sure the model is, and at what loss.
 
-    Columns: `correct` (1 or 0), `confidence` (the probability of the predicted class), `entropy`
+    Columns: `correct`, `confidence` (the probability of the predicted class), `entropy`
     (of the probabilities, in nats), `loss` (cross-entropy of the label, in nats) and
     `prob_<class>`. One forward pass an image, in float32.
     """
@@ -28,7 +28,7 @@ class Predictions:
         exam.tell(len(exam.pixels))
         p, y = heads.probabilities(logits).double(), exam.pixels.y()
         columns = {
-            "correct": heads.is_correct(logits, y).double(),
+            "correct": heads.is_correct(logits, y),
             "confidence": p.amax(1),
             "entropy": -(p * p.clamp_min(1e-300).log()).sum(1),
             "loss": heads.cross_entropy(logits, y).double(),

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diascope.attacks import PGD, Attack
-from diascope.attacks.base import attacks
 from diascope.attacks.threat import Norm
 from diascope.audit.masking import run_masking
 from diascope.audit.masking.cost import most, of_attack
@@ -23,8 +22,15 @@ from diascope.audit.masking.stand import Stand
 from diascope.errors import UserError, gathered
 from diascope.registry import to_settings
 from diascope.studies.evaluations import EVALUATIONS
-from diascope.studies.evaluations.besieging import Siege, nearest, strong
-from diascope.studies.exam import Column, Exam, Measured, at
+from diascope.studies.evaluations.besieging import (
+    Siege,
+    build_attack,
+    check_grid,
+    nearest,
+    pgd_40,
+    strong,
+)
+from diascope.studies.exam import Column, Exam, Measured, at, known
 
 STRONGEST, MINIMAL = "strongest", "minimal_epsilon"
 PIECE = 8  # batches whose images are attacked together
@@ -34,8 +40,8 @@ Bools = NDArray[np.bool_]
 Several = Mapping[str, dict[str, Any] | str]
 
 
-def _foolbox() -> Several:
-    return {"pgd": {"name": "pgd", "steps": 40, "rel_step_size": 1 / 30}}
+def _paper() -> Several:
+    return {"pgd": pgd_40()}
 
 
 @EVALUATIONS.register("robust")
@@ -60,7 +66,7 @@ class Robust:
 
     epsilons: tuple[float, ...]
     norm: Norm = "linf"
-    attacks: Several = field(default_factory=_foolbox, hash=False)
+    attacks: Several = field(default_factory=_paper, hash=False)
     strongest: Several | None = field(default=None, hash=False)
     steps: int = 30
     queries: int = 500
@@ -73,11 +79,7 @@ class Robust:
     reference: float | None = None
 
     def __post_init__(self) -> None:
-        grid = self.epsilons
-        if not grid or not all(0 <= eps < math.inf for eps in grid):
-            raise ValueError("epsilons must be finite numbers of at least 0, and one at least")
-        if len({f"{eps:g}" for eps in grid}) < len(grid):
-            raise ValueError(f"epsilons {list(grid)}: two are the same to six digits")
+        check_grid(self.epsilons)
         if not self.attacks:
             raise ValueError("attacks: name one at least")
         for name in ("images", "strongest_images"):
@@ -91,7 +93,7 @@ class Robust:
             raise ValueError(f"masking_images={self.masking_images}: at least 0")
         if self.reference is not None and not 0 < self.reference < math.inf:
             raise ValueError(f"reference={self.reference}: a number above 0")
-        _ = self._paper, self._strong(2)  # raise UserError for mistakes in them
+        _ = self.paper, self._strong(2)  # raise UserError for mistakes in them
 
     @cached_property
     def grid(self) -> tuple[float, ...]:
@@ -105,12 +107,13 @@ class Robust:
         return self.reference or (above[(len(above) - 1) // 2] if above else None)
 
     @cached_property
-    def _paper(self) -> dict[str, Attack]:
-        return built(self.attacks, self.norm, "attacks")
+    def paper(self) -> dict[str, Attack]:
+        """The attacks that are run alone, by name."""
+        return _built(self.attacks, self.norm, "attacks")
 
     def _strong(self, classes: int) -> dict[str, Attack]:
         if self.strongest is not None:
-            return built(self.strongest, self.norm, "strongest")
+            return _built(self.strongest, self.norm, "strongest")
         return strong(self.norm, classes, self.steps, self.queries, self.targets)
 
     def __call__(self, exam: Exam) -> Measured:
@@ -143,7 +146,7 @@ class Robust:
             clean = siege.clean(some)
             correct[some.rows] = (~clean).cpu().numpy()
             known = torch.zeros(len(self.grid), len(clean), dtype=torch.bool, device=clean.device)
-            for name, attack in self._paper.items():
+            for name, attack in self.paper.items():
                 broken = siege.alone(name, attack, some, clean)
                 known |= broken
                 for eps, column in zip(self.grid, _withstood(broken), strict=True):
@@ -160,7 +163,7 @@ class Robust:
         about = {
             "norm": self.norm,
             "epsilons": list(self.grid),
-            "attacks": {name: _told(attack) for name, attack in self._paper.items()},
+            "attacks": {name: _told(attack) for name, attack in self.paper.items()},
             "strongest": {name: _told(attack) for name, attack in stronger.items()},
             "broke_first": {
                 "the attacks above" if n == "known" else n: c for n, c in broke.items()
@@ -194,7 +197,7 @@ class Robust:
             seed=exam.seed,
             tell=exam.tell,
         )
-        outcomes = [asdict(outcome) for outcome in run_masking(stand)]
+        outcomes = [known(asdict(outcome)) for outcome in run_masking(stand)]
         for outcome in outcomes:
             if outcome["verdict"] == "undecided":
                 outcome["verdict"] = "not applicable"
@@ -211,7 +214,7 @@ class Robust:
                 (1 if nearest(a) else above) * of_attack(a, classes) for a in chosen.values()
             )
 
-        total = attacked * each(self._paper) + together * each(self._strong(classes))
+        total = attacked * each(self.paper) + together * each(self._strong(classes))
         checks = 0.0
         if self.masking_images and above:
             checks = MASKING_SHARE * most(
@@ -231,18 +234,15 @@ class Robust:
         return [*(at(name, eps) for name in names for eps in self.grid), MINIMAL]
 
 
-def built(several: Several, norm: Norm, where: str) -> dict[str, Attack]:
+def _built(several: Several, norm: Norm, where: str) -> dict[str, Attack]:
     """Return attacks by name, of one norm; an entry without `name` is that of its key."""
-    made: dict[str, Attack] = {}
-    for key, settings in several.items():
-        if key in (STRONGEST, MINIMAL) or "@" in key:
-            raise UserError(f"{where}: '{key}' is the name of another column: choose another")
-        content = {"name": settings} if isinstance(settings, str) else {"name": key, **settings}
-        attack: Attack = attacks.build({"norm": norm, **content}, f"{where}.{key}")
-        if attack.norm != norm:
-            raise UserError(f"{where}.{key}: norm {attack.norm}, but the evaluation's is {norm}")
-        made[key] = attack
-    return made
+    for key in several:
+        if key in (STRONGEST, MINIMAL) or "@" in key or "." in key:
+            raise UserError(f"{where}: '{key}' is no name of a column of its own: choose another")
+    return {
+        key: build_attack(settings, norm, f"{where}.{key}", key)
+        for key, settings in several.items()
+    }
 
 
 def _withstood(broken: Tensor) -> NDArray[np.float64]:
