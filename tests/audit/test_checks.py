@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from diascope.audit import checks
 from diascope.audit.checks import CHECKS, ORDER, run_checks
 from diascope.audit.parts import (
     Confusion,
@@ -95,6 +97,15 @@ def test_every_check_is_tested():
     assert set(CHECKS) == set(FAULTS) | named | imported
 
 
+def test_every_finding_of_a_model_names_it():
+    for file in Path(checks.__file__).parent.glob("*.py"):
+        tree = ast.parse(file.read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        made = [call for call in calls if getattr(call.func, "id", "") == "Finding"]
+        named = [call for call in made if "model" in {word.arg for word in call.keywords}]
+        assert named == made or file.stem == "__init__", file  # which says that a check failed
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_finds_the_fault_and_nothing_else(name):
     changes, severity = FAULTS[name]
@@ -102,6 +113,7 @@ def test_finds_the_fault_and_nothing_else(name):
     assert finding.check == name
     assert finding.severity == severity
     assert "m" in finding.title
+    assert finding.model == "m"
     assert all((finding.evidence, finding.meaning, finding.remedy))
     assert CHECKS[name](results()) == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -405,8 +405,12 @@ def test_a_stage_that_failed_is_a_finding(bench, tmp_path):
     )
     done = perform(plan, Shelf(tmp_path))
     check = CHECKS["stages"]
-    (finding,) = check(make_results(cases=0, stages=done.reports))
+    results = make_results(cases=0, stages=done.reports, models=("standard", "eyes"))
+    (finding,) = check(results)
     assert finding.severity == "medium"
+    assert finding.model == "eyes"
+    both = [replace(report, model="standard and eyes") for report in done.reports]
+    assert check(replace(results, stages=both))[0].model == ""
     assert "ValueError: odd" in finding.evidence
     assert check(make_results(cases=0, stages=done.reports[:1])) == []
 

@@ -102,6 +102,7 @@ FINDINGS = [
         "accuracy 0.21 [0.17, 0.25]",
         "A change of this size, chosen by someone who knows the model, turns its answers.",
         "Train adversarially at an epsilon near this one, and audit it again.",
+        model="standard",
     ),
     Finding("centre", "low", "The maps find the lesion worse than a blob", "AP 0.31", "m", "r"),
 ]

@@ -14,7 +14,7 @@ from diascope.audit.results import Finding
 from diascope.report.exports import write_junit, write_sarif
 
 FINDINGS = [
-    Finding("fragility", "high", "a <b> & c", "e\x1b 1", "m", "r"),
+    Finding("fragility", "high", "a <b> & c", "e\x1b 1", "m", "r", model="standard"),
     Finding("shared", "medium", "two", "e", "m", "r", 2, (("p/1.png", "p/2.png"), ("q.png",))),
     Finding("note", "info", "three", "e", "m", "r"),
 ]
@@ -44,6 +44,9 @@ def test_sarif_holds_a_rule_a_check_and_a_result_a_finding(results, tmp_path):
         p["physicalLocation"]["artifactLocation"]["uri"] for p in run["results"][1]["locations"]
     ]
     assert files == ["p/1.png", "p/2.png", "q.png"]
+    assert [r["properties"]["model"] for r in run["results"]] == ["standard", "", ""]
+    (where,) = run["results"][0]["locations"]
+    assert where["logicalLocations"][0]["name"] == "standard"
     assert run["invocations"] == [{"executionSuccessful": False}]
 
 
@@ -56,4 +59,9 @@ def test_junit_fails_for_grave_findings_and_errs_for_stages_that_did(results, tm
     assert len(suite.findall("testcase/failure")) == 2
     assert len(suite.findall("testcase/error")) == 2
     assert len(suite.findall("testcase/skipped")) == 1
-    assert suite.find("testcase").attrib["name"] == "a <b> & c"
+    first, second = suite.findall("testcase")[:2]
+    assert first.attrib["name"] == "a <b> & c"
+    assert [first.attrib["classname"], second.attrib["classname"]] == [
+        "standard.fragility",
+        "shared",
+    ]

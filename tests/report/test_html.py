@@ -12,6 +12,7 @@ from tests.report.factory import bare_results, make_results
 
 from diascope.audit.results import Finding, Results
 from diascope.report import pictures, plates, write_report
+from diascope.report.findings import graded
 from diascope.report.html import TITLES, render_report
 from diascope.report.plates import browser
 
@@ -243,3 +244,14 @@ def test_many_classes_give_the_commonest_confusions_instead_of_a_matrix():
     assert "Called" in text
     assert "of 100" in text or re.search(r"\d+ of \d+", text)
     assert "the 24 lowest" not in text
+
+
+def test_a_finding_is_shown_with_the_model_it_is_of_and_not_with_those_it_mentions():
+    words = ("The maps of pgd-l2 differ from standard's", "e", "m", "r")
+    findings = [
+        Finding("maps", "low", *words, model="pgd-l2"),
+        Finding("data", "low", "standard images of pgd-l2's kind", "e", "m", "r"),
+    ]
+    results = replace(make_results(cases=0), findings=findings)
+    (grade,) = graded(results)
+    assert [each.models for each in grade.findings] == [[1], []]

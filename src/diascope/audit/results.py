@@ -86,6 +86,7 @@ class Finding:
 
     count: how many images it concerns, 0 where it concerns none in particular. files: those that
     belong together, such as copies of one image, in sets; the first of them where they are many.
+    model: the name of the model it is of; empty for one that is of the data, or of all of them.
     """
 
     check: str
@@ -96,6 +97,7 @@ class Finding:
     remedy: str
     count: int = 0
     files: tuple[tuple[str, ...], ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True)

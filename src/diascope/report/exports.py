@@ -2,6 +2,7 @@
 
 SARIF: OASIS, Static Analysis Results Interchange Format 2.1.0. JUnit: the XML that build servers
 read; a finding of medium or high severity is a failure there, any other a passed test with a note.
+Its class is MODEL.CHECK, or CHECK alone where it is of the data or of all models.
 """
 
 from __future__ import annotations
@@ -62,9 +63,18 @@ def _result(finding: Finding, rule: int) -> dict[str, Any]:
         },
         "locations": [
             {"physicalLocation": {"artifactLocation": {"uri": file}}} for file in files[:10]
-        ],
-        "properties": {"severity": finding.severity, "count": finding.count},
+        ]
+        + ([{"logicalLocations": [_model(finding.model)]}] if finding.model else []),
+        "properties": {
+            "severity": finding.severity,
+            "count": finding.count,
+            "model": finding.model,
+        },
     }
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"name": name, "fullyQualifiedName": name, "kind": "module"}
 
 
 def write_junit(results: Results, path: Path) -> Path:
@@ -81,7 +91,8 @@ def write_junit(results: Results, path: Path) -> Path:
         errors=str(len(failed)),
     )
     for finding in results.findings:
-        case = ET.SubElement(suite, "testcase", classname=finding.check, name=finding.title)
+        of_class = f"{finding.model}.{finding.check}" if finding.model else finding.check
+        case = ET.SubElement(suite, "testcase", classname=of_class, name=finding.title)
         told = f"{finding.evidence}\n{finding.meaning}\n{finding.remedy}"
         if finding in grave:
             failure = ET.SubElement(case, "failure", type=finding.severity, message=finding.title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from diascope.audit.results import Finding, Results
@@ -13,7 +12,7 @@ FEW = 20  # sets of files that are listed
 
 @dataclass(frozen=True)
 class Listed:
-    """A finding with its place on the page and the models it names; none: it concerns all."""
+    """A finding with its place on the page and the model it is of; none: it concerns all."""
 
     number: int
     finding: Finding
@@ -49,13 +48,5 @@ def graded(results: Results) -> list[Grade]:
 
 
 def concerned(finding: Finding, names: list[str]) -> list[int]:
-    """Return the places of the models that a finding names, in its title else its evidence."""
-    for text in (finding.title, finding.evidence):
-        places = [k for k, name in enumerate(names) if _named(name, text)]
-        if places:
-            return places
-    return []
-
-
-def _named(name: str, text: str) -> bool:
-    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+    """Return the place of the model that a finding is of; none for the data, or for all models."""
+    return [names.index(finding.model)] if finding.model in names else []

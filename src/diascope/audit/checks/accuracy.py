@@ -13,6 +13,7 @@ def accuracy(results: Results) -> list[Finding]:
     return [
         Finding(
             check="accuracy",
+            model=model.name,
             severity="high",
             title=f"{model.name} does no better than always naming the commonest class",
             evidence=(

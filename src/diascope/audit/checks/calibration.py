@@ -29,6 +29,7 @@ def _clean(model: ModelResult, part: Calibration) -> Iterator[Finding]:
     if low > MARGIN:
         yield Finding(
             check="calibration",
+            model=model.name,
             severity="high" if low > LARGE else "medium",
             title=f"{model.name} is surer of its answers than it is right",
             evidence=_evidence(part),
@@ -45,6 +46,7 @@ def _clean(model: ModelResult, part: Calibration) -> Iterator[Finding]:
     elif high < -LARGE:
         yield Finding(
             check="calibration",
+            model=model.name,
             severity="low",
             title=f"{model.name} is right more often than it says",
             evidence=_evidence(part),
@@ -62,6 +64,7 @@ def _attacked(results: Results, model: ModelResult, part: Calibration) -> Iterat
     count = round(part.images * (1 - part.accuracy[0]))
     yield Finding(
         check="calibration",
+        model=model.name,
         severity="medium",
         title=f"{model.name} is sure of its wrong answers under attack",
         evidence=(

@@ -38,6 +38,7 @@ def _methods(results: Results, model: ModelResult) -> dict[str, Localisation]:
 def _below_chance(model: str, methods: dict[str, Localisation]) -> Finding:
     return Finding(
         check="centre",
+        model=model,
         severity="medium",
         title=f"The maps of {model} avoid the region ({', '.join(methods)})",
         evidence=_evidence(methods),
@@ -55,6 +56,7 @@ def _below_chance(model: str, methods: dict[str, Localisation]) -> Finding:
 def _behind_the_middle(model: str, methods: dict[str, Localisation]) -> Finding:
     return Finding(
         check="centre",
+        model=model,
         severity="low",
         title=(
             f"The maps of {model} find the region worse than a blob in the middle "

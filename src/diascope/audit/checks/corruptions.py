@@ -61,6 +61,7 @@ def _finding(results: Results, model: ModelResult, lost: list[CorruptionScore]) 
     names = [REMEDY.get(score.name, _words(score.name)) for score in [worst, *others[:2]]]
     return Finding(
         check="corruptions",
+        model=model.name,
         severity=_severity(lost),
         title=f"{model.name} loses {100 * worst.drop[0]:.0f} points of accuracy to "
         f"{_words(worst.name)} at severity {worst.severity}",

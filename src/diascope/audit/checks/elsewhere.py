@@ -58,6 +58,7 @@ def _finding(results: Results, model: ModelResult, place: Elsewhere, score: str)
     )
     return Finding(
         check="elsewhere",
+        model=model.name,
         severity="high" if lost else _severity(low),
         title=f"{model.name} loses {100 * value:.0f} points of {WORDS[score]} in {place.name}",
         evidence=(

@@ -41,6 +41,7 @@ def _swallowed(results: Results, model: ModelResult, confusion: Confusion) -> It
         hidden = name in positive and classes[other] not in positive
         yield Finding(
             check="errors",
+            model=model.name,
             severity="high" if hidden else "medium",
             title=f"{model.name} calls most of {name} {classes[other]}",
             evidence=(
@@ -88,6 +89,7 @@ def _led(results: Results, model: ModelResult, confusion: Confusion) -> Iterator
     others = cells.sum(1)[np.arange(len(classes)) != answer].sum()
     yield Finding(
         check="errors",
+        model=model.name,
         severity="medium" if hides else "low",
         title=f"Attacks turn the answers of {model.name} into {name}",
         evidence=(

@@ -22,6 +22,7 @@ def faithfulness(results: Results) -> list[Finding]:
         found.append(
             Finding(
                 check="faithfulness",
+                model=model.name,
                 severity="medium" if enough else "low",
                 title=(
                     f"What the maps of {model.name} call important is not shown to move its "

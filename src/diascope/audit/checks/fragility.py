@@ -33,6 +33,7 @@ def fragility(results: Results) -> list[Finding]:
         found.append(
             Finding(
                 check="fragility",
+                model=model.name,
                 severity="high" if change <= HIDDEN else "medium",
                 title=f"{model.name} falls below chance at {results.norm} eps {eps:.3g}",
                 evidence=(

@@ -48,6 +48,7 @@ def _finding(model: ModelResult, attribute: str, worse: list[GroupScore]) -> Fin
         )
     return Finding(
         check="groups",
+        model=model.name,
         severity=_severity(first, attribute == "class" or mixed),
         title=f"{model.name} is worse for {named}{others}",
         evidence="; ".join(_told(score, len(model.group_scores)) for score in order[:4]),

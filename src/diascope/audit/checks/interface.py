@@ -74,7 +74,13 @@ def interface(results: Results) -> list[Finding]:
             evidence = f"{words[:1].upper()}{words[1:]}"
             found.append(
                 Finding(
-                    "interface", severity, title.format(name=model.name), evidence, meaning, remedy
+                    check="interface",
+                    model=model.name,
+                    severity=severity,
+                    title=title.format(name=model.name),
+                    evidence=evidence,
+                    meaning=meaning,
+                    remedy=remedy,
                 )
             )
     return found

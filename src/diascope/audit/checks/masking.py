@@ -44,6 +44,7 @@ def believed(outcomes: list[MaskingOutcome]) -> bool | None:
 def _finding(name: str, outcome: MaskingOutcome) -> Finding:
     return Finding(
         check="masking",
+        model=name,
         severity=outcome.severity,
         title=f"{outcome.question} Not for {name} (check {outcome.number} of 14)",
         evidence=outcome.evidence,
@@ -63,7 +64,7 @@ def _summary(name: str, outcomes: list[MaskingOutcome]) -> Finding:
         names = [outcome.name for outcome in outcomes if outcome.verdict == "undecided"]
         evidence += f", {undecided} could not be decided ({', '.join(names)})"
     title, meaning, remedy = _WORDS[believed(outcomes)]
-    return Finding("masking", "info", title.format(name), evidence, meaning, remedy)
+    return Finding("masking", "info", title.format(name), evidence, meaning, remedy, model=name)
 
 
 _WORDS = {

@@ -37,6 +37,7 @@ def _missing(results: Results, model: ModelResult, operating: Operating) -> Iter
     )
     yield Finding(
         check="operating",
+        model=model.name,
         severity="high" if held_out is not None else "medium",
         title=f"{model.name} misses more {_named(operating)} than it may",
         evidence=(
@@ -69,6 +70,7 @@ def _moved(model: ModelResult, operating: Operating) -> Iterator[Finding]:
         return
     yield Finding(
         check="operating",
+        model=model.name,
         severity="medium",
         title=f"The threshold of {model.name} raises more false alarms than where it was chosen",
         evidence=(
@@ -95,6 +97,7 @@ def _turned(results: Results, model: ModelResult, operating: Operating) -> Itera
             continue
         yield Finding(
             check="operating",
+            model=model.name,
             severity="high" if change <= HIDDEN else "medium",
             title=(
                 f"{model.name} calls most {_named(operating)} negative at {results.norm} eps "

@@ -31,6 +31,7 @@ def sanity(results: Results) -> list[Finding]:
 def _same(model: str, methods: list[MapScores]) -> Finding:
     return Finding(
         check="sanity",
+        model=model,
         severity="medium",
         title=f"Maps of {model} stay the same without its weights ({_names(methods)})",
         evidence=_evidence(methods),
@@ -45,6 +46,7 @@ def _same(model: str, methods: list[MapScores]) -> Finding:
 def _alike(model: str, methods: list[MapScores]) -> Finding:
     return Finding(
         check="sanity",
+        model=model,
         severity="low",
         title=f"Maps of {model} still resemble those without its weights ({_names(methods)})",
         evidence=_evidence(methods),
@@ -62,6 +64,7 @@ def _alike(model: str, methods: list[MapScores]) -> Finding:
 def _undecided(model: str, methods: list[MapScores]) -> Finding:
     return Finding(
         check="sanity",
+        model=model,
         severity="info",
         title=f"Whether maps of {model} depend on its weights is undecided ({_names(methods)})",
         evidence=_evidence(methods),

@@ -9,9 +9,11 @@ from diascope.audit.results import Finding, Results
 @CHECKS.register("stages")
 def stages(results: Results) -> list[Finding]:
     """Find stages that failed; what they would have shown is unknown."""
+    names = {model.name for model in results.models}
     return [
         Finding(
             check="stages",
+            model=report.model if report.model in names else "",
             severity="medium",
             title=f"{report.stage} of {report.model} could not be measured",
             evidence=report.reason,

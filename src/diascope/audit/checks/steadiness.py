@@ -35,6 +35,7 @@ def _unsteady(model: ModelResult, against: str) -> list[tuple[str, Steadiness]]:
 def _under_noise(model: str, found: list[tuple[str, Steadiness]]) -> Finding:
     return Finding(
         check="steadiness",
+        model=model,
         severity="medium",
         title=f"Maps of {model} change under noise that nobody sees ({_names(found)})",
         evidence=_evidence(found),
@@ -52,6 +53,7 @@ def _under_noise(model: str, found: list[tuple[str, Steadiness]]) -> Finding:
 def _between_seeds(model: str, found: list[tuple[str, Steadiness]]) -> Finding:
     return Finding(
         check="steadiness",
+        model=model,
         severity="low",
         title=f"Maps of {model} are not those of its training from another seed ({_names(found)})",
         evidence=_evidence(found),

@@ -78,6 +78,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "remedy": "What to do.",
         "count": "How many images it concerns; 0 where none in particular.",
         "files": "Paths of images that belong together, in sets; the first of them if many.",
+        "model": "Name of the model it is of; empty for one of the data, or of all models.",
     },
     "Localisation": {
         "": "One localisation measure beside what knows nothing of the model.",
