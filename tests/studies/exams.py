@@ -69,7 +69,7 @@ def line(scale=1.0, classes=2, seed=0, channels=3, noise=0.3):
 def exam_of(net, pixels, **options):
     """Return an exam of a net; what is told of is kept in `exam.heard`."""
     heard = []
-    options = {"batch_size": 8, "tell": heard.append, **options}
+    options = {"batch_size": 32, "tell": heard.append, **options}
     exam = Exam(
         net, pixels, pixels.dataset.classes, torch.device("cpu"), Path("nowhere"), **options
     )

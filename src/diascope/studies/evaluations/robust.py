@@ -33,6 +33,7 @@ from diascope.studies.evaluations.besieging import (
 from diascope.studies.exam import Column, Exam, Measured, at, known
 
 STRONGEST, MINIMAL = "strongest", "minimal_epsilon"
+GREY = 0.5 / 255  # half a grey level: a smaller change of pixels is none at 8 bits
 PIECE = 8  # batches whose images are attacked together
 SHARE, MASKING_SHARE = 0.5, 0.3  # of the passes against a model that withstands all
 
@@ -171,6 +172,7 @@ class Robust:
             "images": len(rows),
             "strongest_images": len(chosen),
             "reference": self.middle,
+            "below_8_bits": [e for e in self.grid if self.norm == "linf" and 0 < e < GREY],
         }
         return columns, about, correct
 
