@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from diascope.studies.engines import Engine
     from diascope.studies.planning import Plan
     from diascope.studies.run import Done
 
@@ -16,6 +20,7 @@ app = typer.Typer(
     help="Run studies: trainings, examinations, and the claims about them.", no_args_is_help=True
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.+@-]*=.*", re.DOTALL)
+STORE = Path("runs/studies")
 
 Words = Annotated[
     list[str],
@@ -27,27 +32,33 @@ Words = Annotated[
 ]
 Scale = Annotated[str, typer.Option(help="One of the file's scales, such as small or paper.")]
 StoreAt = Annotated[Path, typer.Option("--store", help="The folder of all runs and tables.")]
+DataAt = Annotated[
+    Path | None,
+    typer.Option(envvar="DIASCOPE_DATA", help="The folder of all data, {data} in a study."),
+]
 Out = Annotated[
-    Path | None, typer.Option(help="The folder for the report; STORE/reports/NAME-SCALE if not.")
+    Path | None,
+    typer.Option(help="The folder for the report; STORE/reports/NAME-SCALE if not given."),
 ]
 Only = Annotated[
     list[str] | None,
     typer.Option(help="A run, an evaluation or a claim: do what it needs; may be given again."),
 ]
-STORE = Path("runs/studies")
 
 
 @app.command("run")
 def run(
     words: Words,
     scale: Scale = "small",
-    data: Annotated[
-        Path | None,
-        typer.Option(envvar="DIASCOPE_DATA", help="The folder of all data, {data} in a study."),
-    ] = None,
+    data: DataAt = None,
     store: StoreAt = STORE,
     out: Out = None,
-    engine: Annotated[str, typer.Option(help="inprocess or ray.")] = "inprocess",
+    engine: Annotated[
+        str, typer.Option(help="inprocess or ray; engine.KEY=VALUE for its settings.")
+    ] = "inprocess",
+    workers: Annotated[
+        int | None, typer.Option(help="In how many processes of this machine; 1 if not given.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
     only: Only = None,
     max_hours: Annotated[
@@ -60,57 +71,173 @@ def run(
     """
     from diascope.cli.console import say
     from diascope.errors import UserError
-    from diascope.studies.engines import ENGINES
-    from diascope.studies.run import carry_out, plan_lines
-    from diascope.studies.store import Store
+    from diascope.studies.planning import joined
+    from diascope.studies.plans import remember
+    from diascope.studies.run import carry_out
 
+    asked = _asked(words, scale, only, store)
+    chosen = _engine(engine, workers, asked.of_engine)
     if max_hours is not None and not max_hours > 0:
         raise UserError(f"--max-hours {max_hours}: give a number of hours above 0")
     if data is not None and not data.is_dir():
         raise UserError(f"--data {data}: there is no such folder")
-    chosen = ENGINES.build(engine, "--engine")
-    plans = _plans(words, scale, only)
-    for line in plan_lines(plans, Store(store)):
-        say(line)
+    plans = asked.plans()
+    asked.say_plans(plans)
     if dry_run:
         return
+    asked.check_data(joined(plans), data)
+    for plan in plans:
+        remember(plan.jobs, store, asked.about, plan.file)
     done = carry_out(plans, store, data, chosen, max_hours=max_hours, say=say)
-    _report(plans, store, out, done)
-    failed = [o for o in done.outcomes.values() if o.state == "failed"]
+    try:
+        asked.report(plans, out, done)
+    except KeyboardInterrupt:
+        done.interrupted = True
     if done.interrupted:
         raise KeyboardInterrupt("interrupted; all that was done is kept, the same command goes on")
+    failed = sum(outcome.state == "failed" for outcome in done.outcomes.values())
     if failed:
-        say(f"{len(failed)} jobs failed; why is in {store / 'errors'}")
+        say(f"{failed} jobs failed; why is in {store / 'errors'}")
         raise typer.Exit(1)
 
 
-def _plans(words: list[str], scale: str, only: list[str] | None) -> list[Plan]:
-    """Return the plans of the study files among the words, with the assignments applied."""
+@app.command("status")
+def status(words: Words, scale: Scale = "small", store: StoreAt = STORE, only: Only = None) -> None:
+    """Tell the state of each job, and about how long the rest takes."""
+    from diascope.studies.plans import remember, remembered
+    from diascope.studies.store import Store
+    from diascope.studies.telling import status_lines
+
+    asked = _asked(words, scale, only, store)
+    for file in asked.files:
+        jobs = remembered(store, asked.about, file)
+        if jobs is None:
+            jobs = list(asked.plan(file).jobs)
+            if store.is_dir():
+                remember(jobs, store, asked.about, file)
+        for line in status_lines(file.stem, scale, jobs, Store(store)):
+            typer.echo(line)
+
+
+@app.command("report")
+def report(
+    words: Words,
+    scale: Scale = "small",
+    store: StoreAt = STORE,
+    out: Out = None,
+    figure: Annotated[
+        str | None, typer.Option(help="Write this figure of the study alone.")
+    ] = None,
+) -> None:
+    """Decide the claims on what is there, and write the report; nothing is trained."""
+    asked = _asked(words, scale, None, store)
+    asked.report(asked.plans(), out, None, figure)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command line asks for."""
+
+    files: list[Path]
+    settings: list[str]
+    of_engine: list[str]
+    scale: str
+    only: list[str]
+    store: Path
+
+    @property
+    def about(self) -> list[Any]:
+        """What a plan depends on beside the files."""
+        return [self.scale, self.settings, self.only]
+
+    def plan(self, file: Path) -> Plan:
+        """Return the plan of a study file."""
+        from diascope.report.studyfigures import build_figure
+        from diascope.studies.planning import plan_study
+        from diascope.studies.study import read_study
+
+        study = read_study(file, self.scale, self.settings)
+        for name, settings in study.figures.items():
+            build_figure(settings, f"{file}: figures.{name}")
+        return plan_study(study, file, self.only)
+
+    def plans(self) -> list[Plan]:
+        """Return the plan of each study file."""
+        return [self.plan(file) for file in self.files]
+
+    def say_plans(self, plans: Sequence[Plan]) -> None:
+        """Say what is to be done."""
+        from diascope.cli.console import say
+        from diascope.studies.planning import joined
+        from diascope.studies.store import Store
+        from diascope.studies.telling import plan_line
+
+        place = Store(self.store)
+        for plan in plans:
+            say(plan_line(plan.study.name, plan.study.scale, plan.jobs, place))
+        if len(plans) > 1:
+            say(plan_line("together, each once", self.scale, joined(plans), place))
+
+    def check_data(self, jobs: Sequence[Any], data: Path | None) -> None:
+        """Raise `UserError` where a job that is to be done names {data}, and none is given."""
+        from diascope.studies.planning import expanded
+        from diascope.studies.store import Store
+
+        place = Store(self.store)
+        for job in jobs:
+            if place.record(job) is None:
+                expanded(job.content, self.store, data)
+
+    def report(
+        self, plans: Sequence[Plan], out: Path | None, done: Done | None, figure: str | None = None
+    ) -> None:
+        """Write what each study came to."""
+        from diascope.cli.console import say
+        from diascope.report.study import write_study_figure, write_study_report
+        from diascope.studies.run import collect
+        from diascope.studies.store import Store
+
+        for plan in plans:
+            name = f"{plan.study.name}-{plan.study.scale}"
+            folder = self.store / "reports" / name if out is None else out
+            if out is not None and len(plans) > 1:
+                folder = out / name
+            results = collect(plan, Store(self.store), done, self._command(plan.file))
+            if figure is not None:
+                for file in write_study_figure(results, self.store, folder, figure):
+                    say(f"{file}: written")
+                continue
+            for claim in results.claims:
+                say(f"{plan.study.name}: {claim.name}: {claim.verdict}")
+            say(f"{write_study_report(results, self.store, folder)}: written")
+
+    def _command(self, file: Path) -> str:
+        """Return the command that makes the results of a study anew."""
+        words = ["diascope", "study", "run", str(file), *self.settings, "--scale", self.scale]
+        return shlex.join(words if self.store == STORE else [*words, "--store", str(self.store)])
+
+
+def _asked(words: Sequence[str], scale: str, only: Sequence[str] | None, store: Path) -> _Asked:
     from diascope.errors import UserError
-    from diascope.studies.planning import plan_study
-    from diascope.studies.study import read_study
 
     settings = [w for w in words if _ASSIGNMENT.fullmatch(w) and not Path(w).exists()]
     files = [Path(w) for w in words if w not in settings]
     if not files:
         raise UserError("no study file is given; name one or more, such as studies/p4a.yaml")
+    if store.exists() and not store.is_dir():
+        raise UserError(f"--store {store}: is a file; name a folder")
     names = [name.strip() for each in only or () for name in each.split(",") if name.strip()]
-    return [plan_study(read_study(file, scale, settings), file, names) for file in files]
+    of_engine = [text for text in settings if text.startswith("engine.")]
+    rest = [text for text in settings if text not in of_engine]
+    return _Asked(files, rest, of_engine, scale, names, store)
 
 
-def _report(plans: list[Plan], store: Path, out: Path | None, done: Done | None) -> None:
-    """Write what each study came to."""
-    import json
-    from dataclasses import asdict
+def _engine(name: str, workers: int | None, settings: Sequence[str]) -> Engine:
+    from diascope.settings import override
+    from diascope.studies.engines import ENGINES
 
-    from diascope.cli.console import say
-    from diascope.files import write_text
-    from diascope.studies.run import collect
-    from diascope.studies.store import Store
-
-    for plan in plans:
-        name = f"{plan.study.name}-{plan.study.scale}"
-        folder = out if out is not None and len(plans) == 1 else (out or store / "reports") / name
-        results = collect(plan, Store(store), done)
-        write_text(folder / "results.json", json.dumps(asdict(results), indent=1))
-        say(f"{folder / 'results.json'}: written")
+    given = override({"engine": {"name": name}}, settings)["engine"]
+    if workers is not None:
+        given["workers"] = workers
+    chosen: Engine = ENGINES.build(given, "--engine")
+    return chosen

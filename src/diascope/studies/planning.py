@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from diascope.errors import UserError, nearest
 from diascope.registry import to_settings
 from diascope.settings import validate
+from diascope.studies.decide import read_claims
 from diascope.studies.evaluations import EVALUATIONS
 from diascope.studies.jobs import Job
 from diascope.studies.study import RUN, Study, strings
 from diascope.training.compare import FREE
 from diascope.training.config import DataConfig, TrainConfig
 
-_READS = re.compile(r"(?:^|[\s:])(?P<run>[^\s:/]+)/(?P<evaluation>[A-Za-z0-9_-]+)")
 Keys = dict[str, dict[int, str]]  # run -> seed -> key
 
 
@@ -25,13 +24,14 @@ Keys = dict[str, dict[int, str]]  # run -> seed -> key
 class Plan:
     """The jobs of a study, each after those it needs, and where the results of each part lie.
 
-    runs: the keys of trainings by run and seed; tables: those of examinations by evaluation, run
-    and seed.
+    jobs: those that are to be done; every: those of the whole study. runs: the keys of trainings
+    by run and seed; tables: those of examinations by evaluation, run and seed, of the whole study.
     """
 
     study: Study
     file: Path
     jobs: tuple[Job, ...]
+    every: tuple[Job, ...] = ()
     runs: Keys = field(default_factory=dict)
     tables: dict[str, Keys] = field(default_factory=dict)
 
@@ -44,15 +44,21 @@ def plan_study(study: Study, file: Path, only: Sequence[str] = ()) -> Plan:
     runs, evaluations or claims; what these need is kept. Raises `UserError` for mistakes in
     configurations, evaluations and names.
     """
-    wanted = _wanted(study, file, only)
+    claims = read_claims(study, str(file))
     planner = _Planner(study, file)
+    pairs = [(name, run) for name in study.evaluations for run in examined(study, name)]
     for seed in study.seeds:
         for run in study.runs:
-            if run in wanted.runs:
-                planner.train(run, seed)
-                planner.examine(wanted.pairs, seed)
-    planner.examine(wanted.pairs)
-    return Plan(study, file, tuple(planner.jobs.values()), planner.runs, planner.tables)
+            planner.train(run, seed)
+            planner.examine(pairs, seed)
+    planner.examine(pairs)
+    every = tuple(planner.jobs.values())
+    plan = Plan(study, file, every, every, planner.runs, planner.tables)
+    if not only:
+        return plan
+    reads = {name: [(a.evaluation, a.run) for a in claims[name].atoms] for name in claims}
+    keep = _with_needs(_asked(plan, only, reads), every)
+    return replace(plan, jobs=tuple(job for job in every if job.key in keep))
 
 
 def joined(plans: Iterable[Plan]) -> list[Job]:
@@ -64,50 +70,40 @@ def joined(plans: Iterable[Plan]) -> list[Job]:
     return list(jobs.values())
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """Which runs are trained, and which (evaluation, run) are examined."""
-
-    runs: set[str]
-    pairs: list[tuple[str, str]]
-
-
-def _wanted(study: Study, file: Path, only: Sequence[str]) -> _Wanted:
-    every = [(name, run) for name, spec in study.evaluations.items() for run in _runs(study, name)]
-    if not only:
-        return _Wanted(set(study.runs), every)
-    known = [*study.runs, *study.evaluations, *study.claims]
-    runs, pairs = set[str](), set[tuple[str, str]]()
-    for name in only:
-        if name not in known:
-            raise UserError(
-                f"{file}: --only {name}: no run, evaluation or claim: {nearest(name, known)}"
-            )
-        if name in study.runs:
-            runs.add(name)
-        if name in study.evaluations:
-            pairs |= {(name, run) for run in _runs(study, name)}
-        if name in study.claims:
-            pairs |= set(reads(study, name))
-    for evaluation, run in pairs:
-        beside = study.evaluations[evaluation].beside
-        runs |= {run, *([] if beside == "seeds" else beside)}
-    return _Wanted(runs, [pair for pair in every if pair in pairs])
-
-
-def _runs(study: Study, evaluation: str) -> list[str]:
+def examined(study: Study, evaluation: str) -> list[str]:
+    """Return the runs that an evaluation examines."""
     given = study.evaluations[evaluation].runs
     return list(study.runs) if given is None else given
 
 
-def reads(study: Study, claim: str) -> list[tuple[str, str]]:
-    """Return the (evaluation, run) whose tables a claim reads."""
-    found = dict.fromkeys(
-        (match["evaluation"], match["run"])
-        for text in strings(study.claims[claim].test)
-        for match in _READS.finditer(text)
-    )
-    return [(e, run) for e, run in found if e in study.evaluations and run in _runs(study, e)]
+def _asked(
+    plan: Plan, only: Sequence[str], reads: Mapping[str, Sequence[tuple[str, str]]]
+) -> set[str]:
+    """Return the keys that names of runs, evaluations and claims ask for.
+
+    reads: the (evaluation, run) whose tables a claim reads, by its name.
+    """
+    asked, known = set[str](), [*plan.runs, *plan.tables, *reads]
+    for name in only:
+        if name not in known:
+            raise UserError(
+                f"{plan.file}: --only {name}: no run, evaluation or claim: {nearest(name, known)}"
+            )
+        asked |= set(plan.runs.get(name, {}).values())
+        for keys in plan.tables.get(name, {}).values():
+            asked |= set(keys.values())
+        for evaluation, run in reads.get(name, ()):
+            asked |= set(plan.tables[evaluation][run].values())
+    return asked
+
+
+def _with_needs(keys: set[str], jobs: Sequence[Job]) -> set[str]:
+    """Return keys and those of all that they need; jobs come after those that they need."""
+    found = set(keys)
+    for job in reversed(jobs):
+        if job.key in found:
+            found |= set(job.needs)
+    return found
 
 
 class _Planner:

@@ -24,6 +24,10 @@ class Queue:
                 return job
         return None
 
+    def postponed(self, job: Job) -> bool:
+        """Return whether a job was postponed since the last one was settled."""
+        return job.key in self._busy
+
     def postpone(self, job: Job) -> bool:
         """Take a job back; return whether all that could be done have been postponed."""
         self._left[job.key] = self._out.pop(job.key)
