@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from PIL import Image
 
 from diascope.evaluation.tables import write_table
 from diascope.studies.results import (
@@ -62,6 +65,20 @@ FIGURES: dict[str, dict[str, Any]] = {
         },
         "published": {"standard": {"PGD at 0.2": 0.1636}, "sgt": {"PGD at 0.2": 0.4908}},
     },
+    "maps": {
+        "kind": "pictures",
+        "title": "Where they look",
+        "where": "P4, figure 6",
+        "evaluation": "shown",
+    },
+    "attacked-maps": {
+        "kind": "pictures",
+        "title": "Under attack",
+        "evaluation": "shown",
+        "runs": ["standard", "asgt"],
+        "attacked": True,
+        "images": 2,
+    },
 }
 
 
@@ -83,7 +100,10 @@ def make_study(
             "The paper names no training attack; ours is FGSM at eps 0.2.",
         ],
         "runs": runs,
-        "evaluations": {"attacked": {"measure": "robust", "on": "test"}},
+        "evaluations": {
+            "attacked": {"measure": {"name": "robust", "epsilons": EPSILONS}, "on": "test"},
+            "shown": {"measure": "examples", "on": "test"},
+        },
         "tests": {"test": {}},
         "figures": FIGURES,
         "untestable": {
@@ -103,7 +123,7 @@ def make_study(
         claims=make_claims(seeds),
         jobs=_jobs(store, seeds, tables),
         tables={"attacked": tables},
-        about={},
+        about={"shown": {run: {"0": {"pictures": _pictures(k)}} for k, run in enumerate(RUNS)}},
         masking={"attacked": {run: {str(s): _checks(run, s) for s in seeds} for run in RUNS}},
         regenerate="diascope study run studies/p4a.yaml --scale small",
         created="2026-11-21T22:30:00+00:00",
@@ -197,6 +217,7 @@ def _tables(store: Path, seeds: tuple[int, ...], images: int) -> dict[str, dict[
             path = store / "tables" / f"{key}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_table(_table(k, seed, images), path, {"key": key})
+            path.with_suffix(".json").write_text("{}")
             found.setdefault(run, {})[str(seed)] = key
     return found
 
@@ -220,6 +241,32 @@ def _table(k: int, seed: int, images: int) -> pd.DataFrame:
             stands = correct & (strength > loss * eps * (1 - 0.25 * k))
             columns[f"{attack}@{eps:g}"] = stands.astype(float)
     return pd.DataFrame(columns)
+
+
+def _pictures(k: int) -> list[dict[str, Any]]:
+    """What the evaluation `examples` tells of three images of discs."""
+    y, x = np.mgrid[:24, :24]
+    found = []
+    for i in range(3):
+        disc = np.hypot(x - 8 - 4 * i, y - 12) < 6
+        heat = np.exp(-np.hypot(x - 8 - 4 * i + 3 - k, y - 12) / (6 - 2 * k))
+        entry = {
+            "image": _png(disc * 120 + 60),
+            "maps": {"gradient": _png(heat * 255), "gradcam": _png(255 - 10 * y)},
+            "prediction": "disc" if i else "ring",
+            "correct": bool(i),
+        }
+        hit = {**entry, "perturbation": _png(128 + 40 * np.sign(x - y)), "correct": False}
+        more = {"mask": _png(disc * 255) if i < 2 else None, "attacked": hit}
+        names = {"path": f"{i}.png", "label": "disc", "explained": "disc"}
+        found.append({"id": i, **names, **entry, **more})
+    return found
+
+
+def _png(pixels: Any) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _jobs(store: Path, seeds: tuple[int, ...], tables: Any) -> list[JobResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -56,7 +57,7 @@ def test_the_page_is_sound_and_asks_the_network_for_nothing(written):
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
 
 
 def test_every_table_has_heads_and_every_picture_has_words(written):
@@ -109,8 +110,8 @@ def test_a_line_under_every_figure_makes_it_anew(written):
 def test_figures_lie_beside_the_page_as_pictures_and_as_tables(written):
     files = {path.name for path in (written[2] / "figures").iterdir()}
     assert files == {
-        "clean.csv", "clean.png", "figure-3.csv", "figure-3.png", "masked-share.csv",
-        "masked-share.png", "table-1.csv",
+        "attacked-maps.png", "clean.csv", "clean.png", "figure-3.csv", "figure-3.png", "maps.png",
+        "masked-share.csv", "masked-share.png", "table-1.csv",
     }  # fmt: skip
     table = pd.read_csv(written[2] / "figures" / "table-1.csv")
     assert list(table.columns) == ["Run", "clean", "FGSM .25"]
@@ -176,7 +177,8 @@ def test_hostile_text_stays_text(written, tmp_path):
 def test_an_empty_and_an_unfinished_study_have_pages(written, tmp_path):
     results, store, _ = written
     nothing = {"claims": [], "jobs": [], "tables": {}, "masking": {}, "complete": False}
-    study = {**results.study, "untestable": {}, "caveats": []}
+    figures = {name: FIGURES[name] for name in ("masked-share", "table-1", "clean", "figure-3")}
+    study = {**results.study, "untestable": {}, "caveats": [], "figures": figures}
     empty = replace(results, study=study, **nothing)
     page = parsed(write_study_report(empty, store, tmp_path).read_text())
     text = "".join(page.text)

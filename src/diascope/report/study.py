@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from PIL import Image as Pillow
 from diascope import __version__
 from diascope.errors import UserError, nearest
 from diascope.files import replacing, write_text
+from diascope.report import grid
 from diascope.report import studywords as words
 from diascope.report.charts import glyph
-from diascope.report.grid import save
 from diascope.report.html import date_text, environment
 from diascope.report.studycharts import bar_chart, line_chart
 from diascope.report.studyclaims import complete, masking_tables, shown
@@ -29,9 +28,9 @@ from diascope.report.studyfigures import Drawn, Seen, build_figure
 from diascope.report.studymarkdown import study_markdown
 from diascope.report.studymethod import configurations, job_rows, totals
 from diascope.report.studyplots import bars_figure, plots_figure
-from diascope.report.studyvalues import Values, plain
+from diascope.report.studyvalues import Values
 from diascope.report.tables import Table
-from diascope.studies.results import StudyResults
+from diascope.studies.results import StudyResults, save
 
 TITLES = {
     "summary": "Summary",
@@ -57,6 +56,7 @@ class Shown:
     charts: list[tuple[str, Markup]] = field(default_factory=list)
     key: list[tuple[Markup, str]] = field(default_factory=list)
     published: bool = False
+    png: bytes = field(default=b"", repr=False)
     picture: str = ""
 
     @property
@@ -95,7 +95,7 @@ def write_study_report(results: StudyResults, store: Path, out: Path) -> Path:
     figures = _figures(results, store)
     for each in figures:
         _write_figure(each, out / "figures")
-    write_text(out / "results.json", _json(results))
+    save(_without_pictures(results), out)
     lines = {each.title: each.line for each in figures}
     write_text(out / "results.md", study_markdown(results, lines))
     write_text(out / "report.html", render_study(results, store, figures))
@@ -147,9 +147,7 @@ def render_study(results: StudyResults, store: Path, figures: Sequence[Shown]) -
             jobs=jobs,
             unfinished=any(job.state[:1] in "✗○" for job in jobs),
             configurations=configurations(results, store),
-            study_text=yaml.safe_dump(
-                plain(results.study), sort_keys=False, allow_unicode=True, width=90
-            ),
+            study_text=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, width=90),
         )
     )
 
@@ -169,9 +167,9 @@ def _figures(results: StudyResults, store: Path, names: Sequence[str] = ()) -> l
 def _shown(seen: Seen, name: str, settings: dict[str, Any]) -> Shown:
     figure = build_figure(settings, f"figures.{name}")
     drawn = figure.show(seen)
-    many = len(drawn.plots) + len(drawn.bars) > 1
+    many = len(drawn.bars) > 1
     charts = [
-        (plot.title if many else "", line_chart(plot, f"{name}-{k}"))
+        ("", line_chart(plot, f"{name}-{k}"))  # its axis says what it is
         for k, plot in enumerate(drawn.plots)
     ]
     charts += [
@@ -181,6 +179,7 @@ def _shown(seen: Seen, name: str, settings: dict[str, Any]) -> Shown:
     lines = list(dict.fromkeys((s.name, s.index) for plot in drawn.plots for s in plot.series))
     published = [s.published for plot in drawn.plots for s in plot.series]
     published += [[(0.0, b.published)] for p in drawn.bars for b in p.bars if b.published]
+    png = _png(drawn, figure.title)
     return Shown(
         name=name,
         title=figure.title,
@@ -191,20 +190,32 @@ def _shown(seen: Seen, name: str, settings: dict[str, Any]) -> Shown:
         charts=charts,
         key=[(glyph(index), told) for told, index in lines],
         published=any(published),
-        picture=_uri(drawn.pictures) if drawn.pictures else "",
+        png=png,
+        picture=_uri(png) if drawn.pictures else "",
     )
+
+
+def _png(drawn: Drawn, title: str) -> bytes:
+    """Return a figure as a PNG file; nothing for a table."""
+    plot: Figure | None = drawn.pictures
+    if drawn.plots:
+        plot = plots_figure(drawn.plots, title)
+    elif drawn.bars:
+        plot = bars_figure(drawn.bars, title)
+    if plot is None:
+        return b""
+    file = io.BytesIO()
+    plot.savefig(file, format="png", dpi=grid.DPI, facecolor="white")
+    return file.getvalue()
 
 
 def _write_figure(each: Shown, folder: Path) -> list[Path]:
     """Write a figure as a picture and as a table, as far as it is either."""
     drawn, found = each.drawn, []
-    plot: Figure | None = drawn.pictures
-    if drawn.plots:
-        plot = plots_figure(drawn.plots, each.title)
-    elif drawn.bars:
-        plot = bars_figure(drawn.bars, each.title)
-    if plot is not None:
-        found.append(save(plot, folder / f"{each.name}.png"))
+    if each.png:
+        found.append(folder / f"{each.name}.png")
+        with replacing(found[-1]) as temporary:
+            temporary.write_bytes(each.png)
     if drawn.table is not None:
         path = folder / f"{each.name}.csv"
         with replacing(path) as temporary:
@@ -230,11 +241,9 @@ def table_rows(table: Table) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _uri(figure: Figure) -> str:
+def _uri(png: bytes) -> str:
     """Return a figure of pictures as a data URI, no broader than the page needs."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor="white")
-    picture = Pillow.open(file).convert("RGB")
+    picture = Pillow.open(io.BytesIO(png)).convert("RGB")
     if picture.width > BROADEST:
         size = BROADEST, round(picture.height * BROADEST / picture.width)
         picture = picture.resize(size, Pillow.Resampling.LANCZOS)
@@ -243,5 +252,16 @@ def _uri(figure: Figure) -> str:
     return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
-def _json(results: StudyResults) -> str:
-    return json.dumps(plain(asdict(results)), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _without_pictures(results: StudyResults) -> StudyResults:
+    """Return results whose `about` holds no pictures: these are in the records of the store."""
+    about = {
+        evaluation: {
+            run: {
+                seed: {key: value for key, value in (told or {}).items() if key != "pictures"}
+                for seed, told in by_seed.items()
+            }
+            for run, by_seed in by_run.items()
+        }
+        for evaluation, by_run in results.about.items()
+    }
+    return replace(results, about=about)

@@ -53,7 +53,7 @@ def bar_chart(bars: Bars, identity: str) -> Markup:
     low, high = extent(drawn)
     ticks = rounded_ticks(low, high)
     start, span = ticks[0], ticks[-1] - ticks[0]
-    left, right = 26.0, WIDTH - 26.0
+    left, right = 22.0, WIDTH - 26.0
 
     def x(value: float) -> float:
         return left + (right - left) * (value - start) / span
@@ -68,7 +68,7 @@ def bar_chart(bars: Bars, identity: str) -> Markup:
     for k, bar in enumerate(bars.bars):
         y = HEAD + BAR * k + 28
         ranged = n.ranged(bar.value.bounds, signed=not bars.bodies)
-        out.append(text(2, y - 13, short(bar.name, 34), "over"))
+        out.append(text(left + 5, y - 13, short(bar.name, 34), "over"))
         out.append(text(WIDTH - 2, y - 13, ranged, "small over", "end"))
         out.append(_bar(x, y, bar.value, bar.index, bars.bodies))
         if n.defined(bar.published):

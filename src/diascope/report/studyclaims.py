@@ -44,7 +44,7 @@ class Shown:
     few: bool
     deciding: str
     decisions: list[Deciding] = field(default_factory=list)
-    masked: list[tuple[str, str]] = field(default_factory=list)
+    masked: list[tuple[str, list[str]]] = field(default_factory=list)
     chart: Markup | None = None
 
 
@@ -98,7 +98,7 @@ def _shown(claim: ClaimResult, number: int) -> Shown:
         few=few,
         deciding=words.deciding(claim),
         decisions=decisions,
-        masked=[(run, n.listed(checks)) for run, checks in claim.masked.items() if checks],
+        masked=[(run, list(checks)) for run, checks in claim.masked.items() if checks],
         chart=_chart(claim, number),
     )
 

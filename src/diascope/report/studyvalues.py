@@ -1,93 +1,154 @@
-"""The numbers behind a study's figures, computed from the tables in the store."""
+"""The numbers behind a study's figures, computed from the tables in the store as claims are."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from functools import cache
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
-from diascope.evaluation.statistics import bootstrap_mean
+from diascope.evaluation.resampling import Floats
+from diascope.studies.inference import Affine, Spread
+from diascope.studies.quantities import ATTACKED, Atom, Quantity, atoms, compute, parse
 from diascope.studies.results import Bounds, QuantityResult, StudyResults
-from diascope.studies.study import Study
+from diascope.studies.samples import Missing, sample
+from diascope.studies.store import Store
 
-ATTACKED = re.compile(r"^(?P<attack>.+)@(?P<eps>[0-9.eE+-]+)$")
-PLAIN = re.compile(r"^(?P<run>[^/]+)/(?P<evaluation>[^/.]+)\.(?P<column>.+)$")
+TAIL = 0.025
+REPLICATES = 1000
 
 
 class Values:
-    """Quantities of a study, each with its interval over images and every seed's value."""
+    """Quantities of a study, each with its interval over images and every seed's value.
+
+    From five seeds on the interval speaks of new seeds, too (`diascope.studies.samples`).
+    """
 
     def __init__(self, results: StudyResults, store: Path) -> None:
-        self.results, self.store = results, store
-        self._table = cache(self._read)
-        self._found: dict[str, QuantityResult | None] = {}
+        self.results = results
+        self.tables = _Tables(results, Store(store))
+        evaluations = results.study.get("evaluations") or {}
+        self.tests = {name: str(spec["on"]) for name, spec in evaluations.items()}
+        self._found: dict[tuple[str, ...], list[QuantityResult | None]] = {}
 
-    def of(self, quantity: Any) -> QuantityResult | None:
-        """Return a quantity; None where it was not measured."""
-        name = repr(quantity)
+    def of(self, quantity: object) -> QuantityResult | None:
+        """Return a quantity; None where it was not measured, or has no value."""
+        return self.together([quantity])[0]
+
+    def across(self, quantities: Sequence[object]) -> list[QuantityResult | None]:
+        """Return quantities that are compared: those with a condition, on the same images."""
+        read = [parse(quantity, "figure") for quantity in quantities]
+        if any(atom.where for each in read for atom in atoms(each)):
+            return self.together(quantities)
+        return [self.of(quantity) for quantity in quantities]
+
+    def together(self, quantities: Sequence[object]) -> list[QuantityResult | None]:
+        """Return quantities on the images for which all of those that were measured are defined."""
+        read = [parse(quantity, "figure") for quantity in quantities]
+        name = tuple(str(each) for each in read)
         if name not in self._found:
-            self._found[name] = self._compute(quantity)
-        return self._found[name]
+            self._found[name] = self._together(read)
+        return list(self._found[name])
 
     def attacks(self, evaluation: str) -> dict[str, list[tuple[float, str]]]:
         """Return of each attack of an evaluation its epsilons, rising, and their columns."""
         found: dict[str, dict[float, str]] = {}
-        for seeds in self.results.tables.get(evaluation, {}).values():
-            for key in seeds.values():
-                file = self._file(key)
-                names = pq.read_schema(file).names if file.is_file() else []
-                for match in filter(None, map(ATTACKED.match, names)):
-                    found.setdefault(match["attack"], {})[float(match["eps"])] = match[0]
+        for by_seed in self.tables.get(evaluation, {}).values():
+            for table in by_seed.values():
+                for match in filter(None, map(ATTACKED.fullmatch, map(str, table.columns))):
+                    if (eps := _number(match["eps"])) is not None:
+                        found.setdefault(match["attack"], {})[eps] = match[0]
         return {attack: sorted(columns.items()) for attack, columns in found.items()}
 
-    @staticmethod
-    def check(quantity: Any, study: Study, where: str) -> None:
-        """Raise `UserError` where a quantity names what the study does not have."""
+    def _together(self, read: Sequence[Quantity]) -> list[QuantityResult | None]:
+        there = [each for each in read if all(map(self._there, atoms(each)))]
+        own = list(dict.fromkeys(atom for each in there for atom in atoms(each)))
+        found = self._measured(there, own)
+        if found is None and len(read) > 1:
+            return [self._together([each])[0] for each in read]
+        places = {str(each): k for k, each in enumerate(there)}
+        return [found[places[str(e)]] if found and str(e) in places else None for e in read]
 
-    def _compute(self, quantity: Any) -> QuantityResult | None:
-        match = PLAIN.match(quantity) if isinstance(quantity, str) else None
-        if match is None:
+    def _measured(self, there: Sequence[Quantity], own: list[Atom]) -> list[QuantityResult] | None:
+        if not own:
+            return [_given(each) for each in there]
+        seeds = [int(seed) for seed in self.results.study["seeds"]]
+        try:
+            some = sample(own, self.tables, self.tests, wanted=seeds, replicates=REPLICATES)
+        except Missing:
             return None
-        seeds = self.results.tables.get(match["evaluation"], {}).get(match["run"], {})
-        tables = {int(seed): self._table(key) for seed, key in seeds.items()}
-        columns = {
-            seed: table[match["column"]].astype(float)
-            for seed, table in tables.items()
-            if table is not None and match["column"] in table
-        }
-        if not columns:
-            return None
-        first = tables[next(iter(columns))]
-        assert first is not None
-        each = {seed: float(np.nanmean(column)) for seed, column in columns.items()}
-        mean = np.mean([column.to_numpy() for column in columns.values()], axis=0)
-        found = bootstrap_mean(mean, first["group"], proportion=True)
-        low, high = (found.low, found.high) if found.defined else (None, None)
-        bounds = Bounds(found.value, low, high)
-        return QuantityResult(str(quantity), bounds, each, found.images, found.groups)
 
-    def _read(self, key: str) -> pd.DataFrame | None:
-        file = self._file(key)
-        return pd.read_parquet(file) if file.is_file() else None
+        def values(of_atoms: Floats) -> Floats:
+            place = {atom: a for a, atom in enumerate(own)}
+            shape = of_atoms.shape[1:]
+            return np.stack(
+                [
+                    compute(q, lambda atom: of_atoms[place[atom]], lambda v: np.full(shape, v))
+                    for q in there
+                ]
+            )
 
-    def _file(self, key: str) -> Path:
-        return self.store / "tables" / f"{key}.parquet"
+        spread = Spread.of(Affine.of(values, len(own)), some)
+        low, high = spread.limits(TAIL, TAIL)
+        by_seed: Floats = values(some.by_seed)
+        found = []
+        for q, quantity in enumerate(there):
+            known = bool(np.isfinite(low[q]) and np.isfinite(high[q]))
+            limits = (float(low[q]), float(high[q])) if known else (None, None)
+            each = dict(zip(some.seeds, map(float, by_seed[q]), strict=True))
+            counts = some.total_images, some.total_groups
+            bounds = Bounds(float(spread.value[q]), *limits)
+            found.append(QuantityResult(str(quantity), bounds, each, *counts))
+        return found
+
+    def _there(self, atom: Atom) -> bool:
+        """Tell whether some seed has what an atom reads."""
+        by_seed: Mapping[int, pd.DataFrame]
+        by_seed = self.tables.get(atom.evaluation, {}).get(atom.run, {})
+        return any(not atom.column or atom.column in table for table in by_seed.values())
 
 
-def plain(value: Any) -> Any:
-    """Return plain values for JSON: numbers that are not finite become None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
+class _Seeds(Mapping[int, pd.DataFrame]):
+    """The tables of one run in one evaluation, read when they are asked for."""
+
+    def __init__(self, keys: Mapping[str, str], store: Store) -> None:
+        self._keys, self._store = {int(seed): key for seed, key in keys.items()}, store
+        self._read: dict[int, pd.DataFrame] = {}
+
+    def __getitem__(self, seed: int) -> pd.DataFrame:
+        if seed not in self._read:
+            self._read[seed] = self._store.table(self._keys[seed])
+        return self._read[seed]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class _Tables(dict[str, dict[str, _Seeds]]):
+    """Every table of a study by evaluation, run and seed."""
+
+    def __init__(self, results: StudyResults, store: Store) -> None:
+        super().__init__(
+            {
+                evaluation: {run: _Seeds(keys, store) for run, keys in by_run.items()}
+                for evaluation, by_run in results.tables.items()
+            }
+        )
+
+
+def _given(quantity: Quantity) -> QuantityResult:
+    """Return a quantity that is made of numbers alone."""
+    value = compute(quantity, lambda atom: math.nan, float)
+    return QuantityResult(str(quantity), Bounds(value, None, None), {}, 0, 0)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
         return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -6,7 +6,7 @@ these look is no business of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from diascope.registry import Registry
 from diascope.report.studyseries import Bars, Plot
 from diascope.report.studyvalues import Values
 from diascope.report.tables import Table
+from diascope.studies.quantities import atoms, check, parse
 from diascope.studies.results import StudyResults
 from diascope.studies.study import Study
 
@@ -66,8 +67,9 @@ class Declared:
     names: dict[str, str] = field(default_factory=dict)
 
     def shown(self, study: Mapping[str, Any]) -> list[str]:
-        """Return the runs it shows."""
-        return self.runs or list(study["runs"])
+        """Return the runs it shows: those it names, else all that its evaluation examines."""
+        spec = (study.get("evaluations") or {}).get(getattr(self, "evaluation", ""), {})
+        return self.runs or list(spec.get("runs") or study["runs"])
 
     def name(self, run: str) -> str:
         """Return a run's name as it is shown."""
@@ -75,6 +77,10 @@ class Declared:
 
     def quantities(self, runs: list[str]) -> Iterator[Any]:
         """Yield the quantities that it reads of these runs."""
+        yield from ()
+
+    def headings(self, runs: list[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield each name under which something is published, and the names there may be."""
         yield from ()
 
 
@@ -125,14 +131,27 @@ def check_figures(study: Study, where: str) -> None:
         evaluation = getattr(built, "evaluation", None)
         if evaluation is not None:
             _there(evaluation, study.evaluations, place, "evaluation")
-        for quantity in built.quantities(built.shown({"runs": study.runs})):
-            Values.check(quantity, study, place)
+        runs = built.shown(study.model_dump())
+        for given, known in built.headings(runs):
+            _there(given, known, f"{place}.published", "run, line or heading")
+        for quantity in built.quantities(runs):
+            check(atoms(parse(quantity, place)), study, place)
 
 
 def _plain(name: str) -> bool:
     return bool(name) and all(c.isalnum() or c in "-._+" for c in name) and name[0].isalnum()
 
 
-def _there(name: str, known: Any, where: str, noun: str) -> None:
+def _there(name: str, known: Iterable[str], where: str, noun: str) -> None:
     if name not in known:
         raise UserError(f"{where}: no {noun} '{name}': {nearest(name, known)}")
+
+
+def headed(
+    published: Mapping[str, Mapping[str, Any]], runs: list[str], heads: Iterable[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names of what is published by run and heading, and those there may be."""
+    for run, values in published.items():
+        yield run, runs
+        for head in values:
+            yield head, list(heads)

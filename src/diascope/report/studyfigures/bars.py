@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, of_run
+from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, headed, of_run
 from diascope.report.studyfigures.table import value_cell
 from diascope.report.studyseries import Bar, Bars, value_of
 from diascope.report.tables import Block, Row, Table
@@ -30,19 +30,19 @@ class BarsFigure(Declared):
         for run in runs:
             yield from (of_run(quantity, run) for quantity in self.panels.values())
 
+    def headings(self, runs: list[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield what is published; see `Declared`."""
+        yield from headed(self.published, runs, self.panels)
+
     def show(self, seen: Seen) -> Drawn:
         """Return the bars of each panel, and the numbers."""
         runs = self.shown(seen.results.study)
         panels = []
         for title, quantity in self.panels.items():
+            found = seen.values.across([of_run(quantity, run) for run in runs])
             bars = [
-                Bar(
-                    self.name(run),
-                    index,
-                    value_of(seen.values.of(of_run(quantity, run))),
-                    self._paper(run, title),
-                )
-                for index, run in enumerate(runs)
+                Bar(self.name(run), index, value_of(each), self._paper(run, title))
+                for index, (run, each) in enumerate(zip(runs, found, strict=True))
             ]
             panels.append(Bars(title, bars))
         return Drawn(bars=panels, table=self._table(panels))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen
+from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, headed
 from diascope.report.studyfigures.table import value_cell
 from diascope.report.studyseries import Plot, Series, Value, value_of
 from diascope.report.tables import Block, Row, Table
@@ -34,6 +34,10 @@ class CurveFigure(Declared):
         """Yield the accuracy without an attack of each run."""
         yield from (f"{run}/{self.evaluation}.correct" for run in runs)
 
+    def headings(self, runs: list[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield what is published; see `Declared`."""
+        yield from headed(self.published, runs, self.attacks or _any(self.published))
+
     def show(self, seen: Seen) -> Drawn:
         """Return a plot for each attack, and the numbers."""
         attacks = seen.values.attacks(self.evaluation)
@@ -44,14 +48,15 @@ class CurveFigure(Declared):
         ]
         return Drawn(plots=plots, table=plots_table(self.title, self.x_title, plots))
 
-    def _plot(self, seen: Seen, attack: str, epsilons: list[tuple[float, str]], runs: Any) -> Plot:
+    def _plot(
+        self, seen: Seen, attack: str, epsilons: list[tuple[float, str]], runs: list[str]
+    ) -> Plot:
         series = []
         for index, run in enumerate(runs):
-            columns = ([(0.0, "correct")] if self.clean else []) + epsilons
-            points = [
-                (eps, value_of(seen.values.of(f"{run}/{self.evaluation}.{column}")))
-                for eps, column in columns
-            ]
+            bare = self.clean and not any(eps == 0 for eps, _ in epsilons)
+            columns = ([(0.0, "correct")] if bare else []) + epsilons
+            found = seen.values.together([f"{run}/{self.evaluation}.{c}" for _, c in columns])
+            points = list(zip([eps for eps, _ in columns], map(value_of, found), strict=True))
             scale = 0.01 if self.percent else 1.0
             paper = self.published.get(run, {}).get(attack, {})
             published = sorted((eps, accuracy * scale) for eps, accuracy in paper.items())
@@ -59,6 +64,10 @@ class CurveFigure(Declared):
         levels = [(height, name) for name, height in self.levels.items()]
         title = "strongest attack" if attack == "strongest" else attack
         return Plot(title, self.x_title, f"Accuracy, {title}", series, levels)
+
+
+def _any(published: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [attack for of_run in published.values() for attack in of_run]
 
 
 def plots_table(title: str, corner: str, plots: list[Plot]) -> Table:

@@ -42,13 +42,17 @@ class LineFigure(Declared):
             yield from (of_run(quantity, run) for quantity in self.lines.values())
         yield from (level for level in self.levels.values() if not isinstance(level, int | float))
 
+    def headings(self, runs: list[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield what is published; see `Declared`."""
+        yield from ((name, list(self.lines)) for name in self.published)
+
     def show(self, seen: Seen) -> Drawn:
         """Return one plot, and the numbers."""
         series = []
         for index, (name, quantity) in enumerate(self.lines.items()):
+            found = seen.values.across([of_run(quantity, run) for run in self.x])
             points = sorted(
-                ((x, value_of(seen.values.of(of_run(quantity, run)))) for run, x in self.x.items()),
-                key=lambda point: point[0],
+                zip(self.x.values(), map(value_of, found), strict=True), key=lambda point: point[0]
             )
             published = sorted(self.published.get(name, {}).items())
             series.append(Series(name, index, points, published))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diascope.report import numbers as n
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, of_run
+from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, headed, of_run
 from diascope.report.studyseries import Value, value_of
 from diascope.report.tables import Block, Cell, Row, Table
 
@@ -32,17 +32,23 @@ class TableFigure(Declared):
         for run in runs:
             yield from (of_run(quantity, run) for quantity in self.columns.values())
 
+    def headings(self, runs: list[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield what is published; see `Declared`."""
+        yield from headed(self.published, runs, self.columns)
+
     def show(self, seen: Seen) -> Drawn:
         """Return the table."""
+        runs = self.shown(seen.results.study)
+        found = [
+            seen.values.across([of_run(quantity, run) for run in runs])
+            for quantity in self.columns.values()
+        ]
         rows = []
-        for run in self.shown(seen.results.study):
+        for k, run in enumerate(runs):
+            paper = self.published.get(run, {})
             cells = [
-                value_cell(
-                    value_of(seen.values.of(of_run(quantity, run))),
-                    self.published.get(run, {}).get(head),
-                    self.percent,
-                )
-                for head, quantity in self.columns.items()
+                value_cell(value_of(of_head[k]), paper.get(head), self.percent)
+                for head, of_head in zip(self.columns, found, strict=True)
             ]
             rows.append(Row(self.name(run), cells))
         columns: list[tuple[str, int | None]] = [(head, None) for head in self.columns]
