@@ -13,7 +13,9 @@ from tests.audit.squares import COUNT, SIDE, TINY, Eyes, Squares, squares
 
 from diascope.attacks.base import at_eps, verdict
 from diascope.audit import AuditSettings, Subject, audit, open_subjects, unseen, unseen_pixels
+from diascope.audit import plan
 from diascope.audit.cases import choose, shown_epsilons
+from diascope.audit.stages import STAGES
 from diascope.data import Preprocess, load_pixels
 from diascope.errors import UserError
 from diascope.models import create_model, save_model
@@ -157,6 +159,41 @@ def test_cases_show_what_the_models_see(audited):
                 assert np.abs(shown - seen.perturbation).max() < 1 / 255
                 right = seen.prediction == case.label
                 assert right == (view.minimal_epsilon > seen.eps)  # as the curve says
+
+
+class Mute(Eyes):
+    """Returns nothing that can be read."""
+
+    def forward(self, x):
+        return super().forward(x) * float("nan")
+
+
+def test_an_earlier_audit_stays_until_there_is_another(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "in_order", lambda: [("predictions", STAGES["predictions"])])
+
+    def files():
+        return {f.relative_to(tmp_path): f.read_bytes() for f in kept if f.exists()}
+
+    def run(eyes, name):
+        subject = Subject(name, eyes, None, eyes.card)
+        test = unseen_pixels(dataset, [subject], settings, cache=tmp_path / "cache")
+        return audit([subject], test, settings, tmp_path)
+
+    kept = [tmp_path / n for n in ("results.json", "report.html", "tables/first.parquet")]
+    settings = SETTINGS.model_copy(update={"cases": 0, "data_checks": False, "epsilons": (0.0,)})
+    run(Eyes(1.0), "first")
+    kept[1].write_text("the report of the first")
+    before = files()
+    assert len(before) == 3
+    with pytest.raises(UserError, match="gives no predictions"):
+        run(Mute(1.0), "second")
+    assert files() == before
+    assert run(Eyes(4.0), "third").tables == {"third": "tables/third.parquet"}
+    after = files()
+    assert list(after) == [kept[0].relative_to(tmp_path)]
+    assert after != before
+    assert [f.name for f in (tmp_path / "tables").iterdir()] == ["third.parquet"]
+    assert not (tmp_path / ".tables").exists()
 
 
 def test_does_not_depend_on_batch_size(dataset, audited, tmp_path):

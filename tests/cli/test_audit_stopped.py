@@ -53,12 +53,14 @@ def test_an_interrupt_leaves_a_report_and_a_kill_what_was_measured(model, tmp_pa
     assert "unfinished" in states.values()
     assert "accuracy" in (out / "report.html").read_text()
 
-    measured = stage.stat().st_mtime_ns
+    measured, report = stage.stat().st_mtime_ns, (out / "report.html").read_bytes()
     process = begin(model, out)
-    process.wait_for(lambda: not (out / "results.json").exists())
+    process.wait_for(lambda: "predictions: about" in process.said())
     time.sleep(0.5)
     process.kill()
     assert process.end() == -signal.SIGKILL
+    assert (out / "report.html").read_bytes() == report
+    assert json.loads((out / "results.json").read_text()) == results
     assert not [f for f in out.rglob("*") if f.name.startswith(".") and f.suffix == ".html"]
     assert stage.stat().st_mtime_ns == measured
     assert json.loads(stage.read_text())["images"] == 60

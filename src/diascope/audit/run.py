@@ -27,7 +27,7 @@ from diascope.audit.subject import Subject
 from diascope.errors import UserError
 
 T = TypeVar("T")
-STAGES, TABLES = "stages", "tables"
+STAGES, TABLES, FRESH = "stages", "tables", ".tables"
 
 
 def audit(
@@ -47,10 +47,11 @@ def audit(
     Every model is compared with the first. Stages that an earlier audit into `out` finished on
     the same models, images and settings are read back from `out/stages`. Interrupted, it returns
     what there is, with `complete` False; before the predictions of every model it raises
-    `KeyboardInterrupt`. `say` hears the plan before anything is measured.
+    `KeyboardInterrupt`. What an earlier audit left in `out` stays until there is something to put
+    in its place. `say` hears the plan before anything is measured.
     """
     began = time.perf_counter()
-    _make_room(out)
+    _make(out)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     benches = _benches(subjects, test, settings, device)
     for bench in benches:
@@ -63,10 +64,14 @@ def audit(
     of_data = close("data", "data_checks", lambda: _of_data(subjects, test, settings))
     names = " and ".join(subject.name for subject in subjects)
     shown = close(names, "cases", lambda: _pictured(benches, done, test, settings, say))
-    results = assemble(subjects, done, test, settings, out / TABLES, title, command, of_data)
+    shutil.rmtree(out / FRESH, ignore_errors=True)  # of an audit that was killed
+    results = assemble(subjects, done, test, settings, out / FRESH, title, command, of_data)
     every = rows(_tables(benches, done), test.pixels, [s.name for s in subjects], shown)
-    results = replace(results, cases=shown, rows=every, seconds=time.perf_counter() - began)
-    results.save(out)
+    tables = {subject.name: f"{TABLES}/{subject.name}.parquet" for subject in subjects}
+    results = replace(
+        results, cases=shown, rows=every, tables=tables, seconds=time.perf_counter() - began
+    )
+    _publish(results, out)
     return results
 
 
@@ -171,15 +176,19 @@ def _tables(benches: Sequence[Bench], done: Done) -> dict[str, pd.DataFrame]:
     return {bench.subject.name: per_image(done, bench.subject.name) for bench in benches}
 
 
-def _make_room(out: Path) -> None:
-    """Make the folder, with no report of an earlier audit beside the tables of this one."""
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for old in ("results.json", "report.html"):
-            (out / old).unlink(missing_ok=True)
-        shutil.rmtree(out / TABLES, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+
+
+def _publish(results: Results, out: Path) -> None:
+    """Put results and tables in the place of an earlier audit's, whose report is not of these."""
+    results.save(out)
+    shutil.rmtree(out / TABLES, ignore_errors=True)
+    (out / FRESH).rename(out / TABLES)
+    (out / "report.html").unlink(missing_ok=True)
 
 
 def _nobody(model: str, stage: str, made: float, foreseen: float) -> None:
