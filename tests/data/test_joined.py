@@ -97,6 +97,15 @@ def test_a_mistake_is_one_sentence(write, changes, words):
     assert "\n" not in str(caught.value)
 
 
+def test_parts_may_be_given_without_a_file(write):
+    joined = open_data("joined", parts={key: PARTS[key] for key in ("well", "ill")})
+    assert joined.classes == ("healthy", "disease")  # in the order in which the labels name them
+    assert joined.counts == open_data(write()).counts
+    assert set(joined.table.path) == set(open_data(write()).table.path)
+    with pytest.raises(UserError, match="not both"):
+        open_data(write(), parts=PARTS)
+
+
 def test_without_a_file_it_asks_for_one():
     with pytest.raises(UserError, match="joined:FILE"):
         open_data("joined")

@@ -47,20 +47,29 @@ class Joined(Settings):
 
 
 @DATASETS.register("joined")
-def open_joined(root: Path | None) -> Dataset:
+def open_joined(root: Path | None, *, parts: dict[str, Part] | None = None) -> Dataset:
     """Return the datasets that the YAML file `root` names, as one; see `Joined` and `Part`.
+
+    Without a file `parts` says what is joined, as in a study: the classes are those that its
+    labels become, in that order, and paths are taken from the working folder.
 
     A path is `PART::path`; a group keeps its name behind that of its part, so that the same number
     in two sources is two patients. `source` is the part's own, else the part's name. Raises
     `UserError` for a file that does not say what it must, and a label that a part does not have.
     """
-    if root is None:
-        raise UserError("joined: no file is given: write joined:FILE.yaml")
-    settings = validate(Joined, read_yaml(root), str(root))
-    parts = {name: _opened(root, name, part) for name, part in settings.parts.items()}
-    if not parts:
+    if (root is None) == (parts is None):
+        raise UserError("joined: write joined:FILE.yaml, or give the option 'parts', and not both")
+    if root is not None:
+        settings = validate(Joined, read_yaml(root), str(root))
+    else:
+        assert parts is not None
+        root = Path("joined")
+        classes = dict.fromkeys(c for part in parts.values() for c in part.labels.values())
+        settings = Joined(classes=tuple(classes), parts=parts)
+    opened = {name: _opened(root, name, part) for name, part in settings.parts.items()}
+    if not opened:
         raise UserError(f"{root}: 'parts' is empty: name the datasets to be joined")
-    tables = [_table(name, settings.parts[name], d) for name, d in parts.items()]
+    tables = [_table(name, settings.parts[name], d) for name, d in opened.items()]
     table = pd.concat(tables, ignore_index=True).fillna("")
     unknown = sorted(set(table.label) - set(settings.classes))
     if unknown:
@@ -68,10 +77,10 @@ def open_joined(root: Path | None) -> Dataset:
             f"{root}: label '{unknown[0]}' is none of the classes "
             f"({', '.join(settings.classes)}): give it one under 'labels', or leave it out there"
         )
-    reader = JoinedReader({name: dataset.reader for name, dataset in parts.items()})
+    reader = JoinedReader({name: dataset.reader for name, dataset in opened.items()})
     columns = {str(column): table[column] for column in table}
     joined = Dataset.of(settings.name, columns, settings.classes, reader)
-    notes = tuple(f"{name}: {note}" for name, d in parts.items() for note in d.notes)
+    notes = tuple(f"{name}: {note}" for name, d in opened.items() for note in d.notes)
     return Dataset(joined.name, joined.table, joined.classes, reader, notes)
 
 
