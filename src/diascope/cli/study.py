@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from diascope.studies.engines import Engine
+    from diascope.studies.jobs import Job
     from diascope.studies.planning import Plan
     from diascope.studies.run import Done
 
@@ -64,6 +65,9 @@ def run(
     max_hours: Annotated[
         float | None, typer.Option(help="Begin nothing after so many hours; what runs is kept.")
     ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="Tell, too, the hours of all jobs on so many GPUs: 1,8,64.")
+    ] = None,
 ) -> None:
     """Train and examine what is missing, decide the claims, write the report.
 
@@ -73,7 +77,7 @@ def run(
     from diascope.errors import UserError
     from diascope.studies.planning import joined
     from diascope.studies.plans import remember
-    from diascope.studies.run import carry_out
+    from diascope.studies.run import carry_out, expectation
 
     asked = _asked(words, scale, only, store)
     chosen = _engine(engine, workers, asked.of_engine)
@@ -81,14 +85,20 @@ def run(
         raise UserError(f"--max-hours {max_hours}: give a number of hours above 0")
     if data is not None and not data.is_dir():
         raise UserError(f"--data {data}: there is no such folder")
+    counts = _counts(gpus)
     plans = asked.plans()
     asked.say_plans(plans)
+    jobs = joined(plans)
+    if not dry_run:
+        asked.check_data(jobs, data)
+    expected = expectation(jobs, store, data, say)
+    if counts:
+        asked.say_gpus(jobs, data, counts)
     if dry_run:
         return
-    asked.check_data(joined(plans), data)
     for plan in plans:
         remember(plan.jobs, store, asked.about, plan.file)
-    done = carry_out(plans, store, data, chosen, max_hours=max_hours, say=say)
+    done = carry_out(plans, store, data, chosen, max_hours=max_hours, expected=expected, say=say)
     try:
         asked.report(plans, out, done)
     except KeyboardInterrupt:
@@ -152,13 +162,12 @@ class _Asked:
 
     def plan(self, file: Path) -> Plan:
         """Return the plan of a study file."""
-        from diascope.report.studyfigures import build_figure
+        from diascope.report.studyfigures import check_figures
         from diascope.studies.planning import plan_study
         from diascope.studies.study import read_study
 
         study = read_study(file, self.scale, self.settings)
-        for name, settings in study.figures.items():
-            build_figure(settings, f"{file}: figures.{name}")
+        check_figures(study, str(file))
         return plan_study(study, file, self.only)
 
     def plans(self) -> list[Plan]:
@@ -178,7 +187,14 @@ class _Asked:
         if len(plans) > 1:
             say(plan_line("together, each once", self.scale, joined(plans), place))
 
-    def check_data(self, jobs: Sequence[Any], data: Path | None) -> None:
+    def say_gpus(self, jobs: Sequence[Job], data: Path | None, counts: Sequence[int]) -> None:
+        """Print the table of hours on several numbers of GPUs."""
+        from diascope.studies.cost import cost_table
+
+        for line in cost_table(jobs, self.store, data, counts):
+            typer.echo(line)
+
+    def check_data(self, jobs: Sequence[Job], data: Path | None) -> None:
         """Raise `UserError` where a job that is to be done names {data}, and none is given."""
         from diascope.studies.planning import expanded
         from diascope.studies.store import Store
@@ -241,3 +257,12 @@ def _engine(name: str, workers: int | None, settings: Sequence[str]) -> Engine:
         given["workers"] = workers
     chosen: Engine = ENGINES.build(given, "--engine")
     return chosen
+
+
+def _counts(gpus: str | None) -> list[int]:
+    from diascope.errors import UserError
+
+    counts = [part.strip() for part in (gpus or "").split(",") if part.strip()]
+    if any(not count.isdecimal() or int(count) < 1 for count in counts):
+        raise UserError(f"--gpus {gpus}: give numbers with commas between, such as 1,8,64")
+    return [int(count) for count in counts]

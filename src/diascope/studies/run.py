@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diascope.studies.cost import cost_line, plan_cost
 from diascope.studies.decide import decide_study
 from diascope.studies.engines import ENGINES, Engine
 from diascope.studies.jobs import Job, Outcome
@@ -57,8 +58,27 @@ def run_study(
     """
     plan = plan_study(study, file, only)
     say(plan_line(study.name, study.scale, plan.jobs, Store(store)))
-    done = carry_out([plan], store, data, engine, max_hours=max_hours, say=say)
+    expected = expectation(plan.jobs, store, data, say)
+    done = carry_out([plan], store, data, engine, max_hours=max_hours, expected=expected, say=say)
     return collect(plan, Store(store), done)
+
+
+def expectation(
+    jobs: Sequence[Job], store: Path, data: Path | None, say: Say = _nobody
+) -> dict[str, float]:
+    """Say what is still to be spent; return the seconds of each job for which they are known.
+
+    Of what was never done on such a machine a few steps are timed.
+    """
+    if all(Store(store).record(job) is not None for job in jobs):
+        return {}
+    try:
+        cost = plan_cost(jobs, store, data)
+    except Exception as error:  # of a model that is timed: its own job will tell of it
+        say(f"what it takes is not known: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        return {}
+    say(cost_line(cost))
+    return {each.job.key: each.left for each in cost.jobs if each.left is not None}
 
 
 def carry_out(
