@@ -450,3 +450,23 @@ def test_the_main_attack_is_not_run_twice(bench, tmp_path, monkeypatch):
     bench.table = bench.table.drop(columns="minimal_epsilon")
     STAGES["attacks"].measure(bench)
     assert asked == ["APGD", "PGD", "APGD"]
+
+
+def test_one_attack_alone_is_told_of_the_images_of_its_curve(bench, tmp_path):
+    from diascope.audit.stages import STAGES
+
+    bench.scratch = tmp_path
+    numbers = {"attacks": ("pgd",), "curve_images": 30, "attack_images": 20, "curve_steps": 2}
+    bench.effort = bench.effort.model_copy(update=numbers)
+    bench.settings = bench.settings.model_copy(update={"effort": numbers})
+    curve = STAGES["curve"].measure(bench).columns
+    bench.table = bench.table.assign(**curve)
+    (alone,) = STAGES["attacks"].measure(bench).result
+    assert alone.images == 30
+    minimal = curve["minimal_epsilon"][bench.drawn(30)]
+    assert [a[0] for a in alone.accuracy] == [(minimal > eps).mean() for eps in bench.epsilons]
+    assert STAGES["attacks"].passes(bench) == 1  # for nothing is attacked again
+    two = {**numbers, "attacks": ("pgd", "apgd")}
+    bench.effort = bench.effort.model_copy(update=two)
+    bench.settings = bench.settings.model_copy(update={"effort": two})
+    assert {found.images for found in STAGES["attacks"].measure(bench).result} == {20}

@@ -128,3 +128,17 @@ def test_long_names_are_cut_to_their_breadth():
     assert short("abcdefghij", 8) == "abcdefg…"
     assert short("M" * 20, 8) == "MMMM…"
     assert short("abcdefgh", 8) == "abcdefgh"
+
+
+def test_it_is_said_on_which_images_of_the_curve_each_attack_was_measured():
+    results = make_results(models=("one",))
+    (model,) = results.models
+    here = {attack.images for attack in model.attacks}
+    assert len(here) == 1
+    told = replace(results, models=[replace(model, attacked=200)])
+    assert (
+        attack_table(told).under
+        == f"on {max(here)} of the 200 images of the curve above, drawn by lot"
+    )
+    same = replace(results, models=[replace(model, attacked=max(here))])
+    assert attack_table(same).under == "on the images of the curve above"

@@ -152,7 +152,18 @@ def attack_table(results: Results) -> Table | None:
         (n.eps_text(e, results.norm), None) for e in results.epsilons
     ]
     corner = f"{n.norm_text(results.norm)} eps"
-    return Table("Accuracy under each attack", corner, columns, blocks)
+    return Table("Accuracy under each attack", corner, columns, blocks, _beside_the_curve(results))
+
+
+def _beside_the_curve(results: Results) -> str:
+    """Say on which of the curve's images the attacks were measured."""
+    here = {a.images for m in results.models for a in m.attacks}
+    curve = {m.attacked or results.data.get("images", 0) for m in results.models if m.attacks}
+    if here == curve:
+        return "on the images of the curve above"
+    if len(here) == len(curve) == 1 and max(here) < max(curve):
+        return f"on {max(here)} of the {max(curve)} images of the curve above, drawn by lot"
+    return ""
 
 
 def _points(results: Results) -> int:

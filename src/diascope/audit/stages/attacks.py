@@ -13,7 +13,7 @@ from diascope.audit.attackers import (
     named,
     passes_of,
 )
-from diascope.audit.bench import Bench
+from diascope.audit.bench import Bench, Rows
 from diascope.audit.parts import AttackCurve, Bounds
 from diascope.audit.stages import STAGES, Measured, Stage, blank
 from diascope.evaluation import bootstrap_curve
@@ -28,16 +28,21 @@ def _attacks(bench: Bench) -> dict[str, Attack]:
     }
 
 
+def _rows(bench: Bench) -> Rows:
+    """Return the images that are attacked: a part of the curve's, or all where it is told again."""
+    main, found = main_attack(bench.settings, bench.subject), list(_attacks(bench).values())
+    effort = bench.effort
+    return bench.drawn(effort.curve_images if found == [main] else effort.attack_images)
+
+
 def _cost(bench: Bench, attack: Attack) -> float:
     walks = 1 if isinstance(attack, BoundaryAttack) else len(bench.epsilons) - 1
-    return len(bench.drawn(bench.effort.attack_images)) * (
-        walks * passes_of(attack, bench.classes) + 1
-    )
+    return len(_rows(bench)) * (walks * passes_of(attack, bench.classes) + 1)
 
 
 def _passes(bench: Bench) -> float:
-    main, effort = main_attack(bench.settings, bench.subject), bench.effort
-    curve, here = (len(bench.drawn(n)) for n in (effort.curve_images, effort.attack_images))
+    main, here = main_attack(bench.settings, bench.subject), len(_rows(bench))
+    curve = len(bench.drawn(bench.effort.curve_images))
     return sum(
         1.0 if attack == main and curve >= here else _cost(bench, attack)
         for attack in _attacks(bench).values()
@@ -45,7 +50,7 @@ def _passes(bench: Bench) -> float:
 
 
 def _measure(bench: Bench) -> Measured:
-    rows = bench.drawn(bench.effort.attack_images)
+    rows = _rows(bench)
     curves, columns = [], {}
     for name, attack in _attacks(bench).items():
         minimal = blank(bench)
@@ -69,12 +74,12 @@ def _known(bench: Bench, attack: Attack) -> np.ndarray | None:
     """Return what the audit's curve found of these images, where it is of this attack."""
     if "minimal_epsilon" not in bench.table or attack != main_attack(bench.settings, bench.subject):
         return None
-    found = bench.table.minimal_epsilon.to_numpy()[bench.drawn(bench.effort.attack_images)]
+    found = bench.table.minimal_epsilon.to_numpy()[_rows(bench)]
     return None if np.isnan(found).any() else found
 
 
 def _minimal(bench: Bench, name: str, attack: Attack) -> np.ndarray:
-    rows = bench.drawn(bench.effort.attack_images)
+    rows = _rows(bench)
     each = _cost(bench, attack) / max(1, len(rows) * len(bench.epsilons))
     parts, step = [], 4 * bench.batch_size
     for start in range(0, len(rows), step):
@@ -97,7 +102,7 @@ def _minimal(bench: Bench, name: str, attack: Attack) -> np.ndarray:
 
 
 def _accuracy(bench: Bench, minimal: np.ndarray) -> list[Bounds]:
-    rows = bench.drawn(bench.effort.attack_images)
+    rows = _rows(bench)
     withstood = (minimal[:, None] > np.asarray(bench.epsilons)).astype(np.float64)
     found = bootstrap_curve(withstood, bench.groups[rows], **bench.bootstrap)
     return [(i.value, i.low, i.high) for i in found]
