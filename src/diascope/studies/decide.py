@@ -1,88 +1,30 @@
 """Deciding claims: effect, interval, p, and a verdict, from the tables of a study.
 
-A claim says that certain contrasts are all above zero. It is supported where the least sure of
-them is shown to be, and refuted where one is shown to be below (an intersection-union test, Berger
-1982, with Bonferroni's factor for having looked for it). p is two-sided, and corrected by Holm's
-method for the number of claims of the study; the decisions on the strongest attacks are a family
-of their own. With five or more seeds the verdict speaks of new images and new seeds; with fewer,
-of new images and these very models.
+p is two-sided, and corrected by Holm's method for the number of claims of the study; the decisions
+on the strongest attacks are a family of their own. With five or more seeds the verdict speaks of
+new images and new seeds; with fewer, of new images and these very models.
+
+A claim about robustness that the attacks it names support, and the strongest attack refutes or
+takes away, holds "under a masked gradient"; so does one in favour of a run whose gradients the
+checks find masked. Where the strongest attack, which may have seen fewer images, decides nothing
+and takes nothing away that could be told from chance, the claim is undecided.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from diascope.errors import UserError
 from diascope.evaluation.resampling import REPLICATES, Floats
-from diascope.studies.claims import CLAIMS, Claim, deciding
-from diascope.studies.inference import MOST_IMAGES, MOST_SEEDS, Affine, Spread, holm
+from diascope.studies.inference import Spread, holm
 from diascope.studies.masked import Masked, Masking, masked, on_strongest, under_attack
-from diascope.studies.quantities import (
-    ATTACKED,
-    Atom,
-    Quantity,
-    atoms,
-    check,
-    compute,
-    parse,
-    replaced,
-)
-from diascope.studies.results import Bounds, ClaimResult, Decision, QuantityResult, Verdict, told
-from diascope.studies.samples import Missing, Sample, Tables, Undefined, sample
+from diascope.studies.measured import LEVEL, Measured
+from diascope.studies.panel import Missing, Tables, Undefined
+from diascope.studies.quantities import ATTACKED, Atom, replaced
+from diascope.studies.results import ClaimResult, Verdict, told
+from diascope.studies.samples import Sample, sample
+from diascope.studies.stated import Stated, read_claims
 from diascope.studies.study import ClaimSpec, Study
-
-LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Stated:
-    """A claim of a study as it was read, and its quantities."""
-
-    claim: Claim
-    quantities: tuple[Quantity, ...]
-
-    @property
-    def atoms(self) -> list[Atom]:
-        """What it reads of the tables, each once."""
-        return list(dict.fromkeys(atom for q in self.quantities for atom in atoms(q)))
-
-    def affine(self, pieces: Callable[[Floats], Floats], own: list[Atom]) -> Affine:
-        """Return pieces of the quantities as pieces of the atoms `own`."""
-        return Affine.of(lambda values: pieces(self.values(values, own)), len(own))
-
-    def values(self, of_atoms: Floats, own: list[Atom]) -> Floats:
-        """Return the quantities (Q, ...) of atoms' values (A, ...)."""
-        place = {atom: a for a, atom in enumerate(own)}
-        shape = of_atoms.shape[1:]
-        return np.stack(
-            [
-                compute(q, lambda atom: of_atoms[place[atom]], lambda v: np.full(shape, v))
-                for q in self.quantities
-            ]
-        )
-
-
-def read_claims(study: Study, file: str = "", *, columns: bool = True) -> dict[str, Stated]:
-    """Return the claims of a study by name; a `UserError` says what they name wrongly.
-
-    file: of the study, for messages. columns: whether to ask the evaluations for their columns.
-    """
-    read = {}
-    for name, spec in study.claims.items():
-        where = f"{file}: claims.{name}" if file else f"claims.{name}"
-        claim: Claim = CLAIMS.build(spec.test, f"{where}.test")
-        stated = Stated(claim, tuple(parse(q, f"{where}.test") for q in claim.quantities))
-        if not stated.atoms:
-            raise UserError(
-                f"{where}.test: only numbers are compared; name a RUN/EVALUATION.COLUMN"
-            )
-        check(stated.atoms, study, f"{where}.test", columns=columns)
-        read[name] = stated
-    return read
 
 
 def decide_study(
@@ -119,103 +61,12 @@ def decide_study(
 
 
 @dataclass
-class _Measured:
-    """A claim on one attack: what was found, before the correction for the number of claims."""
-
-    stated: Stated
-    sample: Sample
-    contrasts: Spread
-    p: float
-    direction: Verdict  # "supported" or "refuted", if anything
-    piece: int  # the contrast that decides
-    tail_factor: int  # by which its p was multiplied
-    p_corrected: float = 1.0
-    factor: int = 1
-
-    @classmethod
-    def of(cls, stated: Stated, found: Sample) -> _Measured:
-        own = list(found.atoms)
-        claim = stated.claim
-        contrasts = Spread.of(stated.affine(claim.contrasts, own), found)
-        blocks = claim.alternatives
-        places = np.arange(len(contrasts.value)).reshape(blocks, -1)
-        many = len(stated.affine(claim.parts, own).constants) // blocks
-        above, below = contrasts.above()[places], contrasts.below()[places]
-        support = min(1.0, blocks * above.max(1).min())
-        refute = min(1.0, many * below.min(1).max())
-        if support <= refute:
-            row = int(above.max(1).argmin())
-            piece, factor = int(places[row, above[row].argmax()]), blocks
-        else:
-            row = int(below.min(1).argmax())
-            piece, factor = int(places[row, below[row].argmin()]), many
-        direction: Verdict = "supported" if support <= refute else "refuted"
-        p = min(1.0, 2 * min(support, refute))
-        return cls(stated, found, contrasts, p, direction, piece, factor)
-
-    @property
-    def verdict(self) -> Verdict:
-        return self.direction if self.p_corrected < LEVEL else "undecided"
-
-    def effect(self) -> Bounds:
-        """Return the effect; its limits are the values that the test would not refute."""
-        own, claim = list(self.sample.atoms), self.stated.claim
-        parts = Spread.of(self.stated.affine(claim.parts, own), self.sample)
-        blocks = claim.alternatives
-        many = len(parts.value) // blocks
-        low, high = parts.limits(LEVEL / 2 / blocks, LEVEL / 2 / many)
-        value = float(deciding(parts.value, blocks))
-        return _bounds(value, float(deciding(low, blocks)), float(deciding(high, blocks)))
-
-    def decision(self) -> Decision:
-        own, s = list(self.sample.atoms), self.sample
-        by_seed = self.stated.claim.effect(self.stated.values(s.by_seed, own))
-        images, seeds = self._needed()
-        return Decision(
-            verdict=self.verdict,
-            effect=self.effect(),
-            by_seed=_by_seed(s, by_seed),
-            p=float(self.p),
-            p_corrected=float(self.p_corrected),
-            quantities=self._quantities(),
-            images=s.total_images,
-            groups=s.total_groups,
-            needed_images=images,
-            needed_seeds=seeds,
-        )
-
-    def _needed(self) -> tuple[int | None, int | None]:
-        if self.verdict != "undecided":
-            return None, None
-        tail = LEVEL / 2 / self.factor / self.tail_factor
-        images, seeds = self.contrasts.needed(self.piece, tail)
-        images, seeds = images * self.sample.total_images, seeds * len(self.sample.seeds)
-        return (
-            int(np.ceil(images)) if images <= MOST_IMAGES else None,
-            int(np.ceil(seeds)) if seeds <= MOST_SEEDS else None,
-        )
-
-    def _quantities(self) -> list[QuantityResult]:
-        own, s = list(self.sample.atoms), self.sample
-        spread = Spread.of(self.stated.affine(lambda values: values, own), s)
-        low, high = spread.limits(LEVEL / 2, LEVEL / 2)
-        by_seed = self.stated.values(s.by_seed, own)
-        found = []
-        for q, quantity in enumerate(self.stated.quantities):
-            read = [own.index(atom) for atom in atoms(quantity)]
-            bounds = _bounds(float(spread.value[q]), float(low[q]), float(high[q]))
-            counts = [int(n[read].min()) if read else 0 for n in (s.images, s.groups)]
-            found.append(QuantityResult(str(quantity), bounds, _by_seed(s, by_seed[q]), *counts))
-        return found
-
-
-@dataclass
 class _Trial:
     """A claim measured on the paper's attack, and on the strongest where it is about robustness."""
 
     stated: Stated
-    paper: _Measured | None = None
-    strongest: _Measured | None = None
+    paper: Measured | None = None
+    strongest: Measured | None = None
     lost: float = 1.0  # one-sided p of "the strongest attack takes nothing from the contrast"
     found_masked: tuple[Masked, ...] = ()
     reason: str = ""
@@ -239,7 +90,7 @@ class _Trial:
 
         trial = cls(stated)
         try:
-            trial.paper = _Measured.of(stated, measured(stated.atoms))
+            trial.paper = Measured.of(stated, measured(stated.atoms))
         except Missing as lack:
             trial.reason, trial.undefined = f"{lack}", isinstance(lack, Undefined)
             return trial
@@ -252,7 +103,7 @@ class _Trial:
         quantities = [replaced(q, lambda a: on_strongest(a, tables)) for q in stated.quantities]
         other = Stated(stated.claim, tuple(quantities))
         try:
-            trial.strongest = _Measured.of(other, measured(other.atoms))
+            trial.strongest = Measured.of(other, measured(other.atoms))
             both = Stated(stated.claim, stated.quantities + other.quantities)
             trial.lost = _lost(both, measured(both.atoms), trial.paper.piece)
         except Missing as lack:
@@ -332,15 +183,6 @@ def _lost(both: Stated, found: Sample, piece: int) -> float:
         return (both.claim.contrasts(paper) - both.claim.contrasts(strongest))[[piece]]
 
     return float(Spread.of(both.affine(less, list(found.atoms)), found).above()[0])
-
-
-def _bounds(value: float, low: float, high: float) -> Bounds:
-    known = bool(np.isfinite(low) and np.isfinite(high))
-    return Bounds(value, low if known else None, high if known else None)
-
-
-def _by_seed(found: Sample, values: Floats) -> dict[int, float]:
-    return {s: float(value) for s, value in zip(found.seeds, values, strict=True)}
 
 
 def _joined(*said: str) -> str:

@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import stdtr, stdtrit
+from scipy.stats import norm
 
 from diascope.evaluation.resampling import Floats
-from diascope.studies.samples import Bools, Sample
+from diascope.studies.panel import Bools
+from diascope.studies.samples import Sample
 
 POWER = 0.8
+_QUANTILE = float(norm.ppf(POWER))
 MOST_IMAGES, MOST_SEEDS = 10_000_000, 10_000  # beyond these no number is named
 _EXACT = 1e-12  # a standard error that is rounding
 
@@ -60,7 +63,7 @@ class Affine:
 class Spread:
     """P pieces as measured, (P,) each: value, and variance of the value by images and by seeds.
 
-    low, high: what is possible. groups: of the test with the fewest. seeds: how many were drawn,
+    low, high: what is possible. groups: of the atom with the fewest. seeds: how many were drawn,
     0 where none were. A variance is NaN where it cannot be known.
     """
 
@@ -113,12 +116,12 @@ class Spread:
         error, freedom = self.error, self._freedom()
         with np.errstate(invalid="ignore"):
             low = np.minimum(
-                self.value - t.isf(tail_low, freedom) * error,
+                self.value + stdtrit(freedom, tail_low) * error,
                 np.where(np.isfinite(self.low), self.value - slack_low * (self.value - self.low),
                          np.where(error > 0, np.inf, np.nan)),
             )  # fmt: skip
             high = np.maximum(
-                self.value + t.isf(tail_high, freedom) * error,
+                self.value - stdtrit(freedom, tail_high) * error,
                 np.where(np.isfinite(self.high), self.value + slack_high * (self.high - self.value),
                          np.where(error > 0, -np.inf, np.nan)),
             )  # fmt: skip
@@ -141,7 +144,7 @@ class Spread:
                 images / more_groups, groups - 1, seeds / more_seeds, self.seeds * more_seeds - 1
             )
             exact = _unanimous(np.array([value]), np.array([far]), groups)[0]
-            wide = value >= (t.isf(tail, freedom) + norm.ppf(POWER)) * error
+            wide = value >= (_QUANTILE - stdtrit(freedom, tail)) * error
             return bool(wide and (exact <= tail if np.isfinite(far) else error > 0))
 
         if not (value > 0 and np.isfinite(images)):
@@ -164,7 +167,7 @@ def _welch(images: Floats | float, of_images: float, seeds: Floats | float, of_s
 def _tail(value: Floats, error: Floats, freedom: Floats, low: Floats, groups: int) -> Floats:
     """Return the one-sided p of "is at most 0" of pieces that are at least `low`, (P,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.where(error > 0, t.sf(value / error, freedom), np.where(value > 0, 0.0, 1.0))
+        p = np.where(error > 0, stdtr(freedom, -value / error), np.where(value > 0, 0.0, 1.0))
     p = np.maximum(p, np.where(np.isfinite(low) | (error > 0), _unanimous(value, low, groups), 1.0))
     return np.where(np.isnan(error), 1.0, p)
 
@@ -194,6 +197,17 @@ def _least(enough: Callable[[float], bool], most: float = 2.0**40) -> float:
         middle = np.sqrt(low * high)
         low, high = (low, middle) if enough(middle) else (middle, high)
     return float(high)
+
+
+def union(above: Floats, below: Floats, parts: int) -> tuple[Floats, Floats]:
+    """Return the one-sided p of "the claim does not hold" and of "it holds", (...) each.
+
+    above, below: (..., K, M) of the M contrasts of K alternatives, as of `Spread`. parts: of each
+    alternative, any of which may refute it.
+    """
+    support = above.shape[-2] * above.max(-1).min(-1)
+    refute = parts * below.min(-1).max(-1)
+    return np.minimum(support, 1.0), np.minimum(refute, 1.0)
 
 
 def holm(p: Sequence[float]) -> tuple[list[float], list[int]]:

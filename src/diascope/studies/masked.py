@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from diascope.studies.panel import Tables
 from diascope.studies.quantities import ATTACKED, STRONGEST, Atom
-from diascope.studies.samples import Tables
 
 Checks = Sequence[Mapping[str, Any]]  # each with "name", "verdict", "evidence"
 Masking = Mapping[str, Mapping[str, Mapping[Any, Checks | None]]]  # evaluation -> run -> seed
