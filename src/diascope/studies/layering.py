@@ -9,6 +9,7 @@ import yaml
 
 from diascope.errors import UserError
 
+CAVEATS = "caveats"
 NAMED = ("runs", "tests", "evaluations", "claims", "untestable", "figures")  # entries by name
 
 
@@ -18,8 +19,8 @@ def lay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     Entries of `runs`, `tests`, ... are laid over those of the same name, and null takes one away.
     The settings of a run, and `every_run`, become dotted keys in the order in which they hold. In
     other entries a mapping is laid over a mapping, unless it has a `name`: such a one is complete.
-    Names may hold dots. A dotted key of a study, such as `every_run.training.epochs`, sets one
-    value.
+    `caveats` add up. Names may hold dots. A dotted key of a study, such as
+    `every_run.training.epochs`, sets one value.
     """
     result = dict(below)
     for key, value in above.items():
@@ -56,6 +57,8 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _section(key: str, below: Any, above: Any) -> Any:
     if key == "every_run":
         return _run(below, above)
+    if key == CAVEATS and isinstance(below, list) and isinstance(above, list):
+        return [*below, *above]
     if key not in NAMED or not isinstance(above, Mapping):
         return above
     entries = dict(below) if isinstance(below, Mapping) else {}
