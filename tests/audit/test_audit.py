@@ -12,8 +12,7 @@ import torch
 from tests.audit.squares import COUNT, SIDE, TINY, Eyes, Squares, squares
 
 from diascope.attacks.base import at_eps, verdict
-from diascope.audit import AuditSettings, Subject, audit, open_subjects, unseen, unseen_pixels
-from diascope.audit import plan
+from diascope.audit import AuditSettings, Subject, audit, open_subjects, plan, unseen, unseen_pixels
 from diascope.audit.cases import choose, shown_epsilons
 from diascope.audit.stages import STAGES
 from diascope.data import Preprocess, load_pixels

@@ -133,6 +133,7 @@ def test_the_threshold_is_chosen_on_validation_and_the_attack_is_aimed_at_it(ben
     for point in attacked:  # an even change of eps is the best there is
         assert point.missed == (bright - point.eps < level - 1e-6).sum()
         assert point.false_alarms == (dark + point.eps >= level - 1e-6).sum()
+    assert (measured.columns["threshold:correct"] == 0).sum() == clean.missed + clean.false_alarms
     column = measured.columns["threshold:minimal_epsilon"]
     assert (column == 0).sum() == clean.missed + clean.false_alarms
     assert sum(made) <= STAGES["operating"].passes(bench)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tests.report.parts import around, every_part, localised, stages
+from tests.report.parts import around, differences, every_part, localised, stages
 
 from diascope.audit.results import (
     Attacked,
@@ -72,7 +72,7 @@ def make_results(
         explainer={"name": "gradient"},
         epsilons=grid,
         models=[_model(m, i, grid, classes, masks, parts) for i, m in enumerate(models)],
-        comparisons=[_compared(m, models[0], i, grid, masks) for i, m in enumerate(models) if i],
+        comparisons=[_compared(m, models[0], grid, masks, parts) for m in models[1:]],
         findings=FINDINGS if findings else [],
         tables={m: f"tables/{m}.parquet" for m in models},
         cases_rule="Drawn by lot: of each class the images whose hashed id comes first.",
@@ -138,10 +138,13 @@ def _model(
     )
 
 
-def _compared(model: str, reference: str, index: int, grid: list[float], masks: bool) -> Comparison:
+def _compared(
+    model: str, reference: str, grid: list[float], masks: bool, parts: bool
+) -> Comparison:
     curve = [around(-0.03 + 0.5 * min(e, 1.0), 0.05) for e in grid]
     paired = {"average_precision": around(0.18, 0.03)} if masks else {}
-    return Comparison(model, reference, {"accuracy": curve[0]}, curve, paired, paired)
+    more = differences() if parts else {}
+    return Comparison(model, reference, {"accuracy": curve[0]}, curve, paired, paired, **more)
 
 
 def _case(

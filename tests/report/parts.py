@@ -12,6 +12,7 @@ from diascope.audit.parts import (
     Bounds,
     Calibration,
     Confusion,
+    CorruptionDifference,
     CorruptionScore,
     Elsewhere,
     Faithful,
@@ -21,6 +22,7 @@ from diascope.audit.parts import (
     MapScores,
     MaskingOutcome,
     Operating,
+    OperatingDifference,
     OperatingPoint,
     SanityStep,
     StageReport,
@@ -210,6 +212,21 @@ def corruptions(index: int, clean: float) -> list[CorruptionScore]:
                 CorruptionScore(name, severity, 200, share(clean - drop), around(drop, 0.03))
             )
     return found
+
+
+def differences() -> dict[str, Any]:
+    """Return the paired differences of what is in `every_part`, as fields of a comparison."""
+    return {
+        "operating": [
+            OperatingDifference(0.0, 60, 140, around(0.0, 0.06), around(0.01, 0.04)),
+            OperatingDifference(0.5, 60, 140, around(0.5, 0.1), around(0.3, 0.07)),
+        ],
+        "corruptions": [
+            CorruptionDifference(name, severity, 200, around(-0.02 * severity, 0.05))
+            for name in CORRUPTIONS
+            for severity in range(1, 6)
+        ],
+    }
 
 
 def elsewhere(name: str, accuracy: float) -> Elsewhere:

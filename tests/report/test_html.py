@@ -13,6 +13,7 @@ from tests.report.factory import bare_results, make_results
 from diascope.audit.results import Finding, Results
 from diascope.report import pictures, plates, write_report
 from diascope.report.findings import graded
+from diascope.report.glance import differing, glance
 from diascope.report.html import TITLES, render_report
 from diascope.report.plates import browser
 
@@ -255,3 +256,16 @@ def test_a_finding_is_shown_with_the_model_it_is_of_and_not_with_those_it_mentio
     results = replace(make_results(cases=0), findings=findings)
     (grade,) = graded(results)
     assert [each.models for each in grade.findings] == [[1], []]
+
+
+def test_models_are_compared_at_the_operating_point_and_under_corruptions():
+    results = make_results(cases=0)
+    text = " ".join("".join(parsed(results).text).split())
+    assert "Paired differences each model at its own threshold" in text
+    assert "+0.500 [+0.40, +0.60] +0.300 [+0.23, +0.37] 60 and 140" in text
+    assert "Paired differences under each corruption" in text
+    (differences,) = [differing(results, c) for c in results.comparisons]
+    at = [figure.label for figure in glance(results)].index("Sensitivity")
+    assert (differences[at].text, differences[at].under) == ("+0.500", "[+0.40, +0.60] attacked")
+    bare = bare_results(cases=0)
+    assert "Paired differences each model" not in "".join(parsed(bare).text)

@@ -12,6 +12,7 @@ from diascope import __version__, hardware
 from diascope.audit.attackers import main_attack
 from diascope.audit.cases import RULE
 from diascope.audit.checks import ORDER, run_checks
+from diascope.audit.comparing import with_parts
 from diascope.audit.images import Test
 from diascope.audit.mapsummary import with_correct
 from diascope.audit.perform import Done, per_image
@@ -48,6 +49,7 @@ def assemble(
         told = {"model": name, "version": __version__, "settings": settings.model_dump(mode="json")}
         write_table(table, folder / f"{name}.parquet", told)
     summary = Summary(tables, dataset.groups, grid, settings.replicates, settings.seed)
+    models = [_model(subject, summary, done) for subject in subjects]
     results = Results(
         title=title or f"{' and '.join(names)} on {dataset.name}",
         version=__version__,
@@ -61,8 +63,11 @@ def assemble(
         attack=_without_eps(to_settings(main_attack(settings, subjects[0]))),
         explainer=to_settings(settings.build_explainer()),
         epsilons=list(grid),
-        models=[_model(subject, summary, done) for subject in subjects],
-        comparisons=[summary.compare(name, names[0]) for name in names[1:]],
+        models=models,
+        comparisons=[
+            with_parts(summary.compare(each.name, names[0]), summary, each, models[0])
+            for each in models[1:]
+        ],
         findings=[],
         tables={name: f"{folder.name}/{name}.parquet" for name in names},
         cases_rule=RULE,

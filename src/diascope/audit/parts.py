@@ -102,6 +102,20 @@ class Operating:
 
 
 @dataclass(frozen=True)
+class OperatingDifference:
+    """Paired differences of two models, each at its own threshold and under its own attack.
+
+    Over the images that both have decisions of: all at eps 0, those drawn for the attack above.
+    """
+
+    eps: float
+    positives: int
+    negatives: int
+    sensitivity: Bounds
+    specificity: Bounds
+
+
+@dataclass(frozen=True)
 class Confusion:
     """How many images of each class (rows) were called what (columns), at one epsilon."""
 
@@ -152,6 +166,16 @@ class CorruptionScore:
     accuracy: Bounds
     drop: Bounds
     distance: float = float("nan")
+
+
+@dataclass(frozen=True)
+class CorruptionDifference:
+    """Paired difference of two models' accuracies under one everyday corruption."""
+
+    name: str
+    severity: int  # 1 to 5
+    images: int
+    accuracy: Bounds
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from diascope.audit.parts import (
     Bounds,
     Calibration,
     Confusion,
+    CorruptionDifference,
     CorruptionScore,
     Elsewhere,
     GroupScore,
@@ -29,6 +30,7 @@ from diascope.audit.parts import (
     MapScores,
     MaskingOutcome,
     Operating,
+    OperatingDifference,
     Severity,
     StageReport,
 )
@@ -78,6 +80,8 @@ class Comparison:
     curve: list[Bounds]
     localisation: dict[str, Bounds]
     localisation_correct: dict[str, Bounds]
+    operating: list[OperatingDifference] = field(default_factory=list)
+    corruptions: list[CorruptionDifference] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from diascope.evaluation import read_table, write_table
 from diascope.files import write_text
 from diascope.models.modes import exactly
 
-FORMAT = "diascope-stage-3"
+FORMAT = "diascope-stage-4"
 ASKED = 16  # images by whose answers a black box is known again
 ASKED_AT_ONCE = 2  # few, for memory is not counted yet
 _NO_MATTER = ("batch_size", "cases", "shown_epsilons", "images", "data_checks", "budget", "effort")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from diascope.audit.parts import CorruptionScore
-from diascope.audit.results import ModelResult, Results
+from diascope.audit.results import Comparison, ModelResult, Results
 from diascope.report import numbers as n
 from diascope.report.glance import reference, reference_text
-from diascope.report.tables import Block, Cell, Row, Table
+from diascope.report.tables import Block, Cell, Row, Table, cell, pair
 
 
 def corruption_tables(results: Results) -> list[Table]:
@@ -37,6 +37,27 @@ def _table(results: Results, model: ModelResult) -> Table:
     images = max(c.images for c in model.corruptions)
     index = place if len(results.models) > 1 else None
     return Table(caption, "Severity", columns, blocks, f"{images} images", index)
+
+
+def corruption_differences(results: Results) -> list[Table]:
+    """Return a table of paired differences in accuracy for each comparison that has them."""
+    return [_differences(c) for c in results.comparisons if c.corruptions]
+
+
+def _differences(comparison: Comparison) -> Table:
+    severities = sorted({each.severity for each in comparison.corruptions})
+    at = {(each.name, each.severity): each.accuracy for each in comparison.corruptions}
+    rows = [
+        Row(
+            name.replace("_", " "),
+            [cell(at.get((name, s)), "not measured at this severity", True) for s in severities],
+        )
+        for name in sorted({each.name for each in comparison.corruptions})
+    ]
+    columns: list[tuple[str, int | None]] = [(str(s), None) for s in severities]
+    images = max(each.images for each in comparison.corruptions)
+    under = f"paired differences in accuracy on {images} images"
+    return Table(pair(comparison), "Severity", columns, [Block(rows)], under)
 
 
 def _beside(results: Results, model: ModelResult, span: int) -> list[Row]:

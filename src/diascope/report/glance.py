@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diascope.audit.checks.masking import believed
 from diascope.audit.parts import (
@@ -209,11 +209,30 @@ def differing(results: Results, comparison: Comparison) -> list[Cell]:
     """Return the paired differences of the figures of `glance` that have one."""
     place = reference(results)
     at = comparison.curve[place] if place is not None and place < len(comparison.curve) else None
+    decided = max(comparison.operating, key=lambda each: each.eps, default=None)
     known = {
         "Accuracy": comparison.scores.get("accuracy"),
         "AUROC": comparison.scores.get("auroc"),
         "Under attack": at,
+        "Sensitivity": decided.sensitivity if decided else None,
+        "Everyday images": _same_corruption(results, comparison),
         "Map on the lesion": comparison.localisation.get("average_precision"),
     }
     why = "the audit did not compute this difference"
-    return [cell(known.get(figure.label), why, True) for figure in glance(results)]
+    cells = {label: cell(bounds, why, True) for label, bounds in known.items()}
+    if decided is not None and decided.eps > 0 and cells["Sensitivity"].text != n.DASH:
+        found = cells["Sensitivity"]
+        cells["Sensitivity"] = replace(found, under=f"{found.under} attacked")
+    missing = cell(None, why)
+    return [cells.get(figure.label, missing) for figure in glance(results)]
+
+
+def _same_corruption(results: Results, comparison: Comparison) -> Bounds | None:
+    """Return the difference under the worst corruption, where it is the same for both models."""
+    both = (comparison.model, comparison.reference)
+    worst = [worst_corruption(model) for model in results.models if model.name in both]
+    kinds = {(score.name, score.severity) for score in worst if score is not None}
+    if len(kinds) > 1 or None in worst:
+        return None
+    at = {(each.name, each.severity): each.accuracy for each in comparison.corruptions}
+    return next((at[kind] for kind in kinds if kind in at), None)

@@ -18,13 +18,19 @@ from diascope.report import card, numbers, pictures, tables, words
 from diascope.report.attackcharts import attack_charts, attack_table
 from diascope.report.charts import glyph
 from diascope.report.curves import references, robustness_chart
-from diascope.report.everyday import corruption_tables
+from diascope.report.everyday import corruption_differences, corruption_tables
 from diascope.report.findings import SEVERITIES, graded
 from diascope.report.glance import differing, glance, large, reference_text
 from diascope.report.groupscores import elsewhere_table, group_tables
 from diascope.report.maptables import left_out, map_tables
 from diascope.report.masking import SIGNS, masking
-from diascope.report.operating import halved, matrices, operating_table, rules
+from diascope.report.operating import (
+    halved,
+    matrices,
+    operating_differences,
+    operating_table,
+    rules,
+)
 from diascope.report.plates import browser
 from diascope.report.reliability import diagrams
 from diascope.report.rows import compact
@@ -85,10 +91,12 @@ def _parts(results: Results) -> dict[str, Any]:
         "masking": masking(results),
         "signs": SIGNS,
         "everyday": corruption_tables(results),
+        "everyday_apart": corruption_differences(results),
         "at_reference": reference_text(results),
         "operating": operating_table(results),
         "rules": rules(results),
         "halved": halved(results),
+        "decided_apart": operating_differences(results),
         "matrices": matrices(results),
         "calibration": diagrams(results),
         "groups": group_tables(results),

@@ -8,7 +8,7 @@ from diascope.audit.parts import Confusion, OperatingPoint
 from diascope.audit.results import ModelResult, Results
 from diascope.report import numbers as n
 from diascope.report.charts import Strip, strip
-from diascope.report.tables import Block, Cell, Row, Table, cell
+from diascope.report.tables import Block, Cell, Row, Table, cell, pair
 
 LARGEST = 12  # classes of a matrix; above, the most frequent confusions are listed
 WHY = "no such image"
@@ -65,6 +65,30 @@ def _row(results: Results, index: int, point: OperatingPoint) -> Row:
 
 def _points(results: Results) -> list[OperatingPoint]:
     return [p for m in results.models if m.operating is not None for p in m.operating.points]
+
+
+def operating_differences(results: Results) -> Table | None:
+    """Return the paired differences at the operating points; None where none were computed."""
+    blocks = []
+    for comparison in results.comparisons:
+        rows = [
+            Row(
+                f"attack, eps {n.eps_text(each.eps, results.norm)}" if each.eps else "no attack",
+                [
+                    cell(each.sensitivity, WHY, True),
+                    cell(each.specificity, WHY, True),
+                    Cell(f"{each.positives} and {each.negatives}"),
+                ],
+            )
+            for each in comparison.operating
+        ]
+        if rows:
+            blocks.append(Block(rows, pair(comparison)))
+    if not blocks:
+        return None
+    columns = ["Sensitivity", "Specificity", "Positive and negative images"]
+    under = "each model at its own threshold; 95% intervals"
+    return Table("Paired differences", "", [(c, None) for c in columns], blocks, under)
 
 
 def _strip(bounds: tuple[float, float, float], index: int, name: str) -> str:

@@ -67,6 +67,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "curve": "Difference of accuracy at each epsilon.",
         "localisation": "Differences of the localisation measures.",
         "localisation_correct": "The same over images that every model classifies correctly.",
+        "operating": "Differences at the operating points, without an attack and under one.",
+        "corruptions": "Differences of accuracy under the everyday corruptions.",
     },
     "Finding": {
         "": "What one check found.",
@@ -134,6 +136,14 @@ FIELDS: dict[str, dict[str, str]] = {
         "drawn": "The decisions without an attack on the images that are attacked; null where "
         "these are all, or none is.",
     },
+    "OperatingDifference": {
+        "": "Paired differences of two models, each at its own threshold and under its own attack.",
+        "eps": "Epsilon of the attacks aimed at the decisions; 0 without one.",
+        "positives": "Positive images that both have decisions of.",
+        "negatives": "Negative images that both have decisions of.",
+        "sensitivity": "Difference of the shares of positive ones called positive.",
+        "specificity": "Difference of the shares of negative ones called negative.",
+    },
     "Confusion": {
         "": "Which class was called which.",
         "eps": "Epsilon of the attack; 0 without one.",
@@ -171,6 +181,13 @@ FIELDS: dict[str, dict[str, str]] = {
         "accuracy": "Accuracy of the corrupted images.",
         "drop": "Accuracy of the clean images less that, paired.",
         "distance": "How far it moves an image on average, in the norm of the audit.",
+    },
+    "CorruptionDifference": {
+        "": "Paired difference of two models' accuracies under one everyday corruption.",
+        "name": "Name of the corruption.",
+        "severity": "1 to 5.",
+        "images": "How many images both met.",
+        "accuracy": "Difference of the accuracies.",
     },
     "Elsewhere": {
         "": "The model on another hospital's images.",

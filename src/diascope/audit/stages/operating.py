@@ -118,7 +118,11 @@ def _measure(bench: Bench) -> Measured:
         prevalence=prevalence,
         drawn=before,
     )
-    columns = {"positive_log_odds": scores, "threshold:minimal_epsilon": minimal}
+    columns = {
+        "positive_log_odds": scores,
+        "threshold:correct": right.astype(np.float64),
+        "threshold:minimal_epsilon": minimal,
+    }
     return Measured(found, columns, images=len(bench.pixels))
 
 
