@@ -14,7 +14,7 @@ from diascope.studies.inference import Affine, Spread, holm, union
 from diascope.studies.quantities import Atom
 from diascope.studies.samples import sample
 
-STUDIES = 300
+STUDIES = 200
 
 
 @cache
@@ -39,7 +39,7 @@ def simulated(
             frame = pd.DataFrame(values.T, columns=[f"v{i}" for i in range(STUDIES)])
             tables[f"r{run}"][s] = frame.assign(id=np.arange(n), group=group)
     atoms = [Atom(f"r{run}", "e", f"v{i}") for run in range(runs) for i in range(STUDIES)]
-    return sample(atoms, {"e": tables}, {"e": "t"}, replicates=400, seed=seed)
+    return sample(atoms, {"e": tables}, {"e": "t"}, replicates=300, seed=seed)
 
 
 def differences(found, pairs=((0, 1),)):
@@ -99,7 +99,7 @@ def test_p_and_limits_are_those_of_the_t_test_for_lone_images():
     rng = np.random.default_rng(0)
     differ = rng.normal(0.3, 1, 25)
     frames = {"e": {"r": {0: pd.DataFrame({"id": range(25), "group": range(25), "v": differ})}}}
-    single = sample([Atom("r", "e", "v")], frames, {"e": "t"}, replicates=4000)
+    single = sample([Atom("r", "e", "v")], frames, {"e": "t"}, replicates=3000)
     alone = Spread.of(Affine(np.ones((1, 1)), np.zeros(1)), single)
     exact = ttest_1samp(differ, 0, alternative="greater")
     assert alone.above()[0] == pytest.approx(exact.pvalue, rel=0.12)

@@ -26,6 +26,8 @@ from diascope.studies.samples import Sample, sample
 from diascope.studies.stated import Stated, read_claims
 from diascope.studies.study import ClaimSpec, Study
 
+__all__ = ["decide_study", "read_claims"]
+
 
 def decide_study(
     study: Study,

@@ -63,6 +63,9 @@ class Affine:
 class Spread:
     """P pieces as measured, (P,) each: value, and variance of the value by images and by seeds.
 
+    of_both: what of `by_seeds` comes from seeds that differ by the images, and would be less with
+    more of them. It stands there twice, being drawn with images and with seeds (Owen 2007), so
+    that with many seeds an interval is rather too wide than too narrow.
     low, high: what is possible. groups: of the atom with the fewest. seeds: how many were drawn,
     0 where none were. A variance is NaN where it cannot be known.
     """
@@ -70,6 +73,7 @@ class Spread:
     value: Floats
     by_images: Floats
     by_seeds: Floats
+    of_both: Floats
     low: Floats
     high: Floats
     groups: int
@@ -79,21 +83,20 @@ class Spread:
     def of(cls, pieces: Affine, sample: Sample) -> Spread:
         """Return the spread of pieces over a sample."""
         value = pieces(sample.by_seed.mean(1, keepdims=True))[:, 0]
-        drawn = pieces(sample.drawn)  # (P, R)
-        there = ~np.isnan(drawn)
-        count = there.sum(1)
-        mean = np.where(there, drawn, 0.0).sum(1) / np.maximum(count, 1)
-        variance = np.where(there, drawn - mean[:, None], 0.0) ** 2
-        total = variance.sum(1) / np.maximum(count - 1, 1)
-        groups = sample.fewest
-        enough = (2 * count > drawn.shape[1]) & (groups > 1)
-        total = np.where(enough, total, np.nan)
-        seeds = len(sample.seeds) if sample.seeds_drawn else 0
-        by_seeds = np.zeros(len(value))
+        groups, seeds = sample.fewest, len(sample.seeds) if sample.seeds_drawn else 0
+        shape = sample.drawn.shape
+        drawn = pieces(sample.drawn.reshape(shape[0], -1)).reshape(-1, *shape[1:])  # (P, R, S)
+        averaged = drawn.mean(2)
+        by_images = _variance(averaged)
+        by_seeds = of_both = np.zeros(len(value))
         if seeds:
-            by_seeds = np.minimum(pieces(sample.by_seed).var(1, ddof=1) / seeds, total)
-        by_images = (total - by_seeds) * (groups / max(groups - 1, 1))
-        return cls(value, by_images, by_seeds, *pieces.range(sample.proportion), groups, seeds)
+            total = _variance(np.einsum("prs,rs->pr", drawn, sample.weights))
+            by_seeds = np.maximum(total - by_images, 0)
+            apart = _variance(drawn - averaged[:, :, None]).mean(1) / (seeds - 1)
+            of_both = np.minimum(2 * apart, by_seeds)
+        by_images *= groups / (groups - 1) if groups > 1 else np.nan
+        low, high = pieces.range(sample.proportion)
+        return cls(value, by_images, by_seeds, of_both, low, high, groups, seeds)
 
     @property
     def error(self) -> Floats:
@@ -134,15 +137,18 @@ class Spread:
         are those seen here; inf where no number would.
         """
         value = abs(float(self.value[piece]))
-        images, seeds = float(self.by_images[piece]), float(self.by_seeds[piece])
+        spread = self.error[piece] > 0
+        images, seeds, both = (
+            float(v[piece]) * spread for v in (self.by_images, self.by_seeds, self.of_both)
+        )
         far = self.low[piece] if self.value[piece] > 0 else -self.high[piece]
 
         def enough(more_groups: float, more_seeds: float) -> bool:
-            error = np.sqrt(images / more_groups + seeds / more_seeds)
+            of_images = images / more_groups
+            of_seeds = (seeds - both + both / more_groups) / more_seeds
             groups = self.groups * more_groups
-            freedom = _welch(
-                images / more_groups, groups - 1, seeds / more_seeds, self.seeds * more_seeds - 1
-            )
+            freedom = _welch(of_images, groups - 1, of_seeds, self.seeds * more_seeds - 1)
+            error = np.sqrt(of_images + of_seeds)
             exact = _unanimous(np.array([value]), np.array([far]), groups)[0]
             wide = value >= (_QUANTILE - stdtrit(freedom, tail)) * error
             return bool(wide and (exact <= tail if np.isfinite(far) else error > 0))
@@ -154,6 +160,16 @@ class Spread:
 
     def _freedom(self) -> Floats:
         return np.asarray(_welch(self.by_images, self.groups - 1, self.by_seeds, self.seeds - 1))
+
+
+def _variance(drawn: Floats) -> Floats:
+    """Return the variance of replicates (P, R, ...), (P, ...); NaN where half are undefined."""
+    there = ~np.isnan(drawn)
+    count = there.sum(1)
+    mean = np.where(there, drawn, 0.0).sum(1) / np.maximum(count, 1)
+    squares = np.where(there, drawn - mean[:, None], 0.0) ** 2
+    enough = 2 * count > drawn.shape[1]
+    return np.where(enough, squares.sum(1) / np.maximum(count - 1, 1), np.nan)
 
 
 def _welch(images: Floats | float, of_images: float, seeds: Floats | float, of_seeds: float) -> Any:

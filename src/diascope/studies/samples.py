@@ -17,20 +17,21 @@ FEW = 5  # with fewer seeds nothing is said of new ones
 
 @dataclass(frozen=True)
 class Sample:
-    """A atoms over S seeds, and R bootstrap replicates of their means over seeds.
+    """A atoms over S seeds, and R bootstrap replicates of them.
 
-    by_seed (A, S); drawn (A, R): whole groups are drawn, the same for all atoms on a test, each
-    test by itself; and with `seeds_drawn`, seeds, the same for all atoms. images, groups (A,):
-    on which an atom is defined in any seed. proportion (A,): whether it lies in [0, 1] by its
-    nature. fewest: the groups of the atom that has the fewest, of a statistic over classes those of
-    the class that has. total_images, total_groups: of all tests together. notes: what the reader
-    should know.
+    by_seed (A, S). drawn (A, R, S): whole groups are drawn, the same for all atoms on a test, each
+    test by itself. weights (R, S): of the seeds in each replicate; with `seeds_drawn` they are
+    drawn as well, the same for all atoms. images, groups (A,): on which an atom is defined in any
+    seed. proportion (A,): whether it lies in [0, 1] by its nature. fewest: the groups of the atom
+    that has the fewest, of a statistic over classes those of the class that has. total_images,
+    total_groups: of all tests together. notes: what the reader should know.
     """
 
     atoms: tuple[Atom, ...]
     seeds: tuple[int, ...]
     by_seed: Floats
     drawn: Floats
+    weights: Floats
     images: Ints
     groups: Ints
     proportion: Bools
@@ -78,7 +79,8 @@ def sample(
         atoms=tuple(atoms),
         seeds=tuple(seeds),
         by_seed=by_seed,
-        drawn=np.einsum("ars,rs->ar", drawn, _seed_weights(len(seeds), replicates, seed)),
+        drawn=drawn,
+        weights=_seed_weights(len(seeds), replicates, seed),
         images=images,
         groups=groups,
         proportion=proportion,
