@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from diascope import hardware
+from diascope.studies import cost as costing
 from diascope.studies.cost import cost_line, cost_table, plan_cost
 from diascope.studies.costs import probe as probing
 from diascope.studies.costs.records import recorded
@@ -97,6 +98,14 @@ def test_a_probe_is_made_once_a_kind_and_kept(done, monkeypatch):
 
     monkeypatch.setattr(probing, "_measured", measured)
     assert plan_cost(jobs, store).left == first.left
+
+
+def test_what_takes_too_long_to_time_is_left_for_the_next_time(done, monkeypatch, tmp_path):
+    jobs = [training(training={**CONFIG["training"], "batch_size": batch}) for batch in (4, 6)]
+    monkeypatch.setattr(costing, "PATIENCE", 0.0)
+    found = plan_cost(jobs, tmp_path)
+    assert [cost.left is None for cost in found.jobs] == [False, True]
+    assert [cost.left is None for cost in plan_cost(jobs, tmp_path).jobs] == [False, False]
 
 
 def test_another_machine_knows_nothing_of_this_one(done, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from diascope.data import open_data
 from diascope.errors import UserError
 from diascope.settings import validate
 from diascope.studies.costs.devices import Room
-from diascope.studies.costs.probe import probed
+from diascope.studies.costs.probe import known, probed
 from diascope.studies.costs.records import examined, measure_kind, recorded
 from diascope.studies.costs.sharing import Task, ways
 from diascope.studies.costs.speed import Speed
@@ -26,6 +27,8 @@ from diascope.studies.study import TestSpec
 from diascope.training.config import DataConfig, TrainConfig, read_config
 from diascope.training.fit import settled
 from diascope.training.layers import merge
+
+PATIENCE = 90.0  # seconds of timing after which kinds that are left stay unknown for now
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def plan_cost(
 
     A job that is done costs what its record says. Else the speed is that of the store's trainings
     and examinations of the same kind (model, size, objective, batch), done on such a machine; else,
-    with `probe`, of a few steps that are timed here, some seconds a kind, and kept in the store.
+    with `probe`, of a few steps that are timed here, some seconds a kind, and kept in the store;
+    of many kinds those that take too long in all are left for the next time.
     Where training may stop early, the cost is the most it can be.
     """
     survey = _Survey(jobs, store, data)
@@ -167,6 +171,7 @@ class _Here:
     _trainings: dict[str, Speed] | None = None
     _measures: dict[str, float] | None = None
     _probed: dict[str, Speed] = field(default_factory=dict)
+    _spent: float = 0.0
 
     def job(self, job: Job, survey: _Survey) -> tuple[float, str]:
         """Return the seconds of a job and how they are known; raises `UserError` if they are not.
@@ -199,7 +204,11 @@ class _Here:
         if stage.kind not in self._probed:
             if not self.probe:
                 raise UserError("nothing of its kind was done here before")
+            if self._spent > PATIENCE and not known(stage, self.store):
+                raise UserError("not timed yet: the plan has many kinds; ask for it once more")
+            began = time.perf_counter()
             self._probed[stage.kind] = probed(stage, self.store)
+            self._spent += time.perf_counter() - began
         return self._probed[stage.kind]
 
 

@@ -38,13 +38,19 @@ def probed(stage: Stage, store: Path | None = None) -> Speed:
     an image is taken to be the same. On a GPU the whole batch and an eighth of it are timed. With
     a `store` the result is kept there, and taken from there by the next who asks.
     """
-    file = None if store is None else store / FOLDER / f"{_key(stage)}.json"
-    if file is not None and (known := _read(file)) is not None:
-        return known
+    found = None if store is None else _read(_file(stage, store))
+    if found is not None:
+        return found
     speed = _measured(stage)
-    if file is not None:
-        write_text(file, json.dumps({**asdict(speed), "machine": hardware.describe()}, indent=1))
+    if store is not None:
+        text = json.dumps({**asdict(speed), "machine": hardware.describe()}, indent=1)
+        write_text(_file(stage, store), text)
     return speed
+
+
+def known(stage: Stage, store: Path) -> bool:
+    """Tell whether the speed of such a stage was measured before."""
+    return _read(_file(stage, store)) is not None
 
 
 def _measured(stage: Stage) -> Speed:
@@ -80,9 +86,9 @@ def _forward(stage: Stage, images: int) -> float:
     model, pixels = _model(stage).eval().to(device), _noise(stage, images)
     seconds = []
     for _ in range(STEPS):
-        began = time.perf_counter()
+        began = _now(device)
         predict_logits(model, pixels, images, device)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(_now(device) - began)
     return statistics.median(seconds[1:]) / images
 
 
@@ -125,13 +131,24 @@ class _Watch(Progress):
 
     def step(self, done: int, total: int, where: str, speed: float, left: float) -> None:
         """Take the time."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.times.append(time.perf_counter())
+        self.times.append(_now(self.device))
 
 
-def _key(stage: Stage) -> str:
-    return digest([stage.kind, str(stage.config.training.device), hardware.describe()])
+def _now(device: torch.device) -> float:
+    """Return the time in seconds, the device's own work done.
+
+    With one thread it is the processor's, so that others who use the machine do not count.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()
+
+
+def _file(stage: Stage, store: Path) -> Path:
+    key = digest([stage.kind, str(stage.config.training.device), hardware.describe()])
+    return store / FOLDER / f"{key}.json"
 
 
 def _read(file: Path) -> Speed | None:
