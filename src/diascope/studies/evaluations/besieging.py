@@ -141,15 +141,21 @@ def strong(norm: Norm, classes: int, steps: int, queries: int, targets: int) -> 
     APGD on the cross-entropy, and on the logit ratio towards `targets` other classes (of two
     classes on the margin); FAB, which looks for the nearest; Square, which sees no gradient.
     """
-    margin = APGD(norm=norm, steps=steps, loss="margin")
     others = min(targets, max(1, classes - 1))
-    ratio = APGD(norm=norm, steps=steps, loss="dlr-targeted", targets=others)
     return {
         "apgd-ce": APGD(norm=norm, steps=steps),
-        **({"apgd-dlr": ratio} if classes > 2 else {"apgd-margin": margin}),
+        "apgd-dlr" if classes > 2 else "apgd-margin": slope_follower(norm, classes, steps, targets),
         "fab": FAB(norm=norm, steps=steps, targets=others),
         "square": Square(norm=norm, queries=queries),
     }
+
+
+def slope_follower(norm: Norm, classes: int, steps: int, targets: int) -> APGD:
+    """Return the strongest single attack that follows gradients, which needs no cross-entropy."""
+    if classes < 3:
+        return APGD(norm=norm, steps=steps, loss="margin")
+    targets = min(targets, classes - 1)
+    return APGD(norm=norm, steps=steps, loss="dlr-targeted", targets=targets)
 
 
 def pgd_40() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diascope.attacks import PGD, Attack
+from diascope.attacks import Attack
 from diascope.attacks.threat import Norm
 from diascope.audit.masking import run_masking
 from diascope.audit.masking.cost import most, of_attack
@@ -28,6 +28,7 @@ from diascope.studies.evaluations.besieging import (
     check_grid,
     nearest,
     pgd_40,
+    slope_follower,
     strong,
 )
 from diascope.studies.exam import Column, Exam, Measured, at, known
@@ -55,7 +56,10 @@ class Robust:
     `strong` of `steps`, `queries` and `targets`. images: how many are attacked, None for all;
     strongest_images: how many of them by all together. masking_images: how many the checks on
     masked gradients look at, 0 for no checks; masking_steps, masking_queries: of their attacks;
-    reference: the epsilon at which they look, by default the middle one above 0.
+    masking_attack: their main one, by default the strongest with gradients, APGD on the targeted
+    logit ratio (of two classes on the margin), for one on the cross-entropy is outdone by other
+    losses on honest robust nets as well; reference: the epsilon at which they look, by default the
+    middle one above 0.
 
     Columns: `<attack>@<eps>`, 1 where an image withstood, 0 where it was broken or misclassified
     already, each attack and epsilon by itself, so that one may rise with epsilon;
@@ -77,6 +81,7 @@ class Robust:
     masking_images: int = 48
     masking_steps: int = 20
     masking_queries: int = 200
+    masking_attack: dict[str, Any] | str | None = field(default=None, hash=False)
     reference: float | None = None
 
     def __post_init__(self) -> None:
@@ -94,7 +99,7 @@ class Robust:
             raise ValueError(f"masking_images={self.masking_images}: at least 0")
         if self.reference is not None and not 0 < self.reference < math.inf:
             raise ValueError(f"reference={self.reference}: a number above 0")
-        _ = self.paper, self._strong(2)  # raise UserError for mistakes in them
+        _ = self.paper, self._strong(2), self._checked(2)  # raise UserError for mistakes in them
 
     @cached_property
     def grid(self) -> tuple[float, ...]:
@@ -116,6 +121,12 @@ class Robust:
         if self.strongest is not None:
             return _built(self.strongest, self.norm, "strongest")
         return strong(self.norm, classes, self.steps, self.queries, self.targets)
+
+    def _checked(self, classes: int) -> Attack:
+        """Return the main attack of the checks on masked gradients."""
+        if self.masking_attack is not None:
+            return build_attack(self.masking_attack, self.norm, "masking_attack")
+        return slope_follower(self.norm, classes, self.masking_steps, self.targets)
 
     def __call__(self, exam: Exam) -> Measured:
         """Measure; see `Evaluation`."""
@@ -192,6 +203,7 @@ class Robust:
             epsilons=[eps for eps in self.grid if eps > 0],
             steps=self.masking_steps,
             queries=self.masking_queries,
+            attack=self._checked(len(exam.classes)),
             groups=exam.pixels.dataset.groups[some.rows],
             classes=exam.classes,
             others=exam.beside,
@@ -224,7 +236,7 @@ class Robust:
                 above,
                 self.masking_steps,
                 self.masking_queries,
-                main=PGD(steps=self.masking_steps),
+                main=self._checked(classes),
                 others=beside,
                 outputs=classes,
             )
