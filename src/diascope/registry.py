@@ -76,11 +76,14 @@ class Registry:
         A field whose metadata has `kind` holds a member of that kind and is built likewise.
         Raises `UserError` for an unknown name, an unknown field or a value of a wrong type.
         """
-        where = where or self.kind
+        given, where = where, where or self.kind
         settings = {"name": settings} if isinstance(settings, str) else dict(settings)
         if "name" not in settings:
             raise UserError(f"{where}: 'name' is missing; one of {', '.join(self.names())}")
-        cls = self[str(settings.pop("name"))]
+        name = str(settings.pop("name"))
+        if given and name not in self.names():
+            raise UserError(f"{given}: unknown {self.kind} '{name}': {nearest(name, self)}")
+        cls = self[name]
         return _construct(cls, settings, where)
 
     def _discover(self) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from diascope.errors import UserError, nearest
 from diascope.registry import to_settings
 from diascope.settings import validate
-from diascope.studies.decide import read_claims
 from diascope.studies.evaluations import EVALUATIONS
 from diascope.studies.jobs import Job
+from diascope.studies.stated import read_claims
 from diascope.studies.study import RUN, Study, strings
 from diascope.training.compare import FREE
 from diascope.training.config import DataConfig, TrainConfig

@@ -22,6 +22,7 @@ from diascope.studies.jobs import Busy, Job, Outcome, Stopped
 
 START = "spawn"  # how processes begin: a fork would take over torch's threads half-way
 GRACE = 120.0  # seconds for workers that were told to stop to save their state
+_LOOK = 0.5  # seconds between two looks of an idle worker
 What = Literal["say", "settled", "busy", "stopped", "died"]
 
 
@@ -161,6 +162,9 @@ def _serve(
 
     while True:
         try:
+            while not pipe.poll(_LOOK):
+                if stop():
+                    return
             job: Job = pipe.recv()
         except (EOFError, OSError):
             return
