@@ -129,10 +129,10 @@ def test_draws_are_parts_of_one_another_and_the_rest_is_not_attacked():
 
 
 def test_minimum_norm_attacks_are_run_once_for_all_epsilons():
-    pixels, net = pixels_of(12), line(seed=0)
+    pixels, net = pixels_of(6), line(seed=0)
     sizes = smallest(net, pixels, "l2")
     grid = [*between(sizes, (0.5,)), 20.0]
-    attacks = {"fab": {"steps": 10}, "boundary": {"name": "boundary", "queries": 60}}
+    attacks = {"fab": {"steps": 10}, "boundary": {"name": "boundary", "queries": 30}}
     exam = exam_of(net, pixels)
     found = robust(norm="l2", epsilons=grid, attacks=attacks, strongest={"fab": "fab"})(exam)
     for eps in grid:
@@ -140,7 +140,7 @@ def test_minimum_norm_attacks_are_run_once_for_all_epsilons():
         boundary = found.columns[f"boundary@{eps:g}"]
         assert (boundary >= found.columns[f"strongest@{eps:g}"]).all()
     assert boundary.mean() == 0  # no two images are further apart
-    once = 60 + 3 * 10 + 3 * 100  # passes of an image by the three attacks
+    once = 30 + 3 * 10 + 3 * 100  # passes of an image by the three attacks
     assert sum(exam.heard) < 1.5 * once * len(pixels)
 
 

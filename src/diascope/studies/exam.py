@@ -74,7 +74,7 @@ class Exam:
         return np.full(len(self.pixels), np.nan)
 
     def drawn(self, count: int | None, among: NDArray[np.bool_] | None = None) -> Rows:
-        """Return the rows of at most `count` images, by hashed id, each class in its turn.
+        """Return the rows of at most `count` images, by hashed id, each class by its share.
 
         A smaller draw is part of a larger one, and the same for every model. among: (N,) the
         images that may be drawn; None for all.
