@@ -296,6 +296,7 @@ def _checks(run: str, seed: int) -> list[dict[str, Any]]:
     return [
         {
             "name": "iterative beats single-step",
+            "question": "Do iterative attacks beat a single step?",
             "verdict": "failed" if masked else "passed",
             "evidence": f"FGSM {0.31 if masked else 0.12}, PGD 0.12",
         },

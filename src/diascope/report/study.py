@@ -19,6 +19,7 @@ from diascope import __version__
 from diascope.errors import UserError, nearest
 from diascope.files import replacing, write_text
 from diascope.report import grid
+from diascope.report import numbers as n
 from diascope.report import studywords as words
 from diascope.report.charts import glyph
 from diascope.report.html import date_text, environment
@@ -55,6 +56,7 @@ class Shown:
     drawn: Drawn = field(repr=False)
     charts: list[tuple[str, Markup]] = field(default_factory=list)
     key: list[tuple[Markup, str]] = field(default_factory=list)
+    levels: list[str] = field(default_factory=list)
     published: bool = False
     png: bytes = field(default=b"", repr=False)
     picture: str = ""
@@ -139,6 +141,7 @@ def render_study(results: StudyResults, store: Path, figures: Sequence[Shown]) -
             sentence=words.sentence(words.counted(results)),
             counts=words.counted(results),
             about=results.study.get("about") or "",
+            any_published=any(each.published or each.claim.where for each in claims),
             few=any(each.few for each in claims),
             few_seeds=words.FEW_SEEDS,
             lines={"claims": report_line(results)},
@@ -189,10 +192,17 @@ def _shown(seen: Seen, name: str, settings: dict[str, Any]) -> Shown:
         drawn=drawn,
         charts=charts,
         key=[(glyph(index), told) for told, index in lines],
+        levels=list(dict.fromkeys(_level(*each) for plot in drawn.plots for each in plot.levels)),
         published=any(published),
         png=png,
         picture=_uri(png) if drawn.pictures else "",
     )
+
+
+def _level(height: float, name: str) -> str:
+    """Return a level with its height, unless its name tells it."""
+    told = n.number(height, 2)
+    return name if told in name else f"{name} {told}"
 
 
 def _png(drawn: Drawn, title: str) -> bytes:

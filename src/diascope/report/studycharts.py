@@ -39,7 +39,7 @@ def line_chart(plot: Plot, identity: str) -> Markup:
         for each in plot.series
         if (known := [(x, v) for x, v in each.points if v.known])
     ]
-    labels += [(panel.y(y), words, None) for y, words in plot.levels]
+    labels += [(panel.y(y), short(words, 15), None) for y, words in plot.levels]
     body += place_labels(panel, labels) + _places(panel, places)
     spacing = ", square-root scale" if root else ""
     body += text(panel.left, BOTTOM + 40, f"{plot.x_title}{spacing}", "small")

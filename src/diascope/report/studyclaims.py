@@ -82,7 +82,7 @@ def _shown(claim: ClaimResult, number: int) -> Shown:
     decisions = []
     if decision is not None:
         robust = claim.strongest is not None
-        decisions.append(_deciding(decision, "On the paper's attack" if robust else ""))
+        decisions.append(_deciding(decision, "On the named attack" if robust else ""))
     if claim.strongest is not None:
         decisions.append(_deciding(claim.strongest, "On the strongest attack"))
     few = decision is not None and words.few_seeds(decision)
@@ -131,7 +131,7 @@ def _chart(claim: ClaimResult, number: int) -> Markup | None:
     """Draw the effect about zero, on the paper's attack and on the strongest."""
     pairs = [("effect", claim.decision), ("effect, strongest attack", claim.strongest)]
     if claim.strongest is not None:
-        pairs[0] = ("effect, the paper's attack", claim.decision)
+        pairs[0] = ("effect, the named attack", claim.decision)
     bars = [
         Bar(name, k, Value(bounds_of(d.effect), dict(d.by_seed)))
         for k, (name, d) in enumerate(pairs)
@@ -148,6 +148,7 @@ class Check:
     """One check on gradient masking: its verdict for each run, over the seeds."""
 
     name: str
+    question: str
     outcomes: list[str]  # sign and word, one a run
     evidence: list[tuple[str, str]]  # run and what was seen
 
@@ -176,7 +177,10 @@ def masking_tables(results: StudyResults) -> list[MaskingTable]:
         for name in names:
             cells = {run: _over_seeds(found[run].get(name, {})) for run in runs}
             evidence = [(run, seen) for run, (_, seen) in cells.items() if seen]
-            checks.append(Check(name, [told for told, _ in cells.values()], evidence))
+            asked = [o for of_run in found.values() for o in of_run.get(name, {}).values()]
+            question = next((str(o["question"]) for o in asked if o.get("question")), "")
+            told = [each for each, _ in cells.values()]
+            checks.append(Check(name, question, told, evidence))
         tables.append(MaskingTable(evaluation, list(runs), checks))
     return tables
 

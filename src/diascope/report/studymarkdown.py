@@ -30,7 +30,7 @@ def write_summary(studies: Sequence[StudyResults]) -> str:
     ]
     lines += _head(SUMMARY)
     for results in studies:
-        lines.append(_row([f"**{results.title}** ({results.source or results.name})", *[""] * 5]))
+        lines.append(_row([f"**{results.title}** {results.source}", *[""] * 5]))
         for k, each in enumerate(shown(results)):
             first = k == 0
             lines.append(
@@ -54,7 +54,8 @@ def study_markdown(results: StudyResults, lines_of: dict[str, str]) -> str:
     results = complete(results)
     claims = shown(results)
     out = [f"# {results.title}", ""]
-    out += [f"{results.source}. Scale: {results.scale}. {results.created}.", ""]
+    source = f"{results.source}. " if results.source else ""
+    out += [f"{source}Scale: {results.scale}. {results.created}.", ""]
     out += [words.sentence(words.counted(results)), ""]
     if not results.complete:
         out += ["**Not complete**: what is missing is listed under Jobs.", ""]

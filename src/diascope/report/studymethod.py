@@ -82,10 +82,9 @@ def totals(results: StudyResults) -> list[tuple[str, str]]:
     for kind, name in (("train", "Trainings"), ("examine", "Examinations")):
         jobs = [job for job in results.jobs if job.kind == kind]
         if jobs:
-            pairs.append((name, f"{len(jobs)}, {hours(sum(j.seconds for j in jobs))} h"))
-    failed = [job for job in results.jobs if job.state in ("failed", "left")]
-    if failed:
-        pairs.append(("Failed or left", str(len(failed))))
+            there = [job for job in jobs if job.state in ("done", "there")]
+            count = f"{len(there)} of {len(jobs)}" if len(there) < len(jobs) else f"{len(jobs)}"
+            pairs.append((name, f"{count}, {hours(sum(job.seconds for job in there))} h"))
     return [*pairs, ("Together", f"{hours(results.seconds)} h"), ("Machines", machines(results))]
 
 

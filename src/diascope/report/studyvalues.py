@@ -11,9 +11,10 @@ import pandas as pd
 
 from diascope.evaluation.resampling import Floats
 from diascope.studies.inference import Affine, Spread
+from diascope.studies.panel import Missing
 from diascope.studies.quantities import ATTACKED, Atom, Quantity, atoms, compute, parse
 from diascope.studies.results import Bounds, QuantityResult, StudyResults
-from diascope.studies.samples import Missing, sample
+from diascope.studies.samples import sample
 from diascope.studies.store import Store
 
 TAIL = 0.025

@@ -113,7 +113,9 @@ def build_figure(settings: Mapping[str, Any], where: str) -> Any:
     kind = settings.pop("kind", None)
     if kind is None:
         raise UserError(f"{where}: 'kind' is missing; one of {', '.join(FIGURES)}")
-    return FIGURES.build({**settings, "name": str(kind)}, where)
+    if kind not in FIGURES.names():
+        raise UserError(f"{where}: no kind '{kind}': {nearest(str(kind), FIGURES)}")
+    return FIGURES.build({**settings, "name": kind}, where)
 
 
 def check_figures(study: Study, where: str) -> None:

@@ -61,4 +61,5 @@ class BarsFigure(Declared):
             ]
             rows.append(Row(first.name, cells, model=first.index))
         columns: list[tuple[str, int | None]] = [(panel.title, None) for panel in panels]
-        return Table(self.title, "Run", columns, [Block(rows)], "ours (published)")
+        under = "ours (published)" if self.published else ""
+        return Table(self.title, "Run", columns, [Block(rows)], under)

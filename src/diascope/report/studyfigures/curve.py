@@ -85,4 +85,5 @@ def plots_table(title: str, corner: str, plots: list[Plot]) -> Table:
             rows.append(Row(each.name, cells, model=each.index))
         blocks.append(Block(rows, plot.title if len(plots) > 1 else ""))
     columns: list[tuple[str, int | None]] = [(f"{x:g}", None) for x in places]
-    return Table(title, corner, columns, blocks, "ours (published)")
+    known = any(each.published for plot in plots for each in plot.series)
+    return Table(title, corner, columns, blocks, "ours (published)" if known else "")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.errors import UserError
 from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, of_run
 from diascope.report.studyfigures.curve import plots_table
 from diascope.report.studyseries import Plot, Series, value_of
@@ -32,9 +31,9 @@ class LineFigure(Declared):
     def __post_init__(self) -> None:
         low = min(self.x, key=lambda run: self.x[run], default=None)
         if low is None:
-            raise UserError(f"figure '{self.title}': 'x' names no run")
+            raise ValueError("'x' names no run")
         if self.x[low] < 0:
-            raise UserError(f"figure '{self.title}': x.{low} = {self.x[low]:g}: use 0 or more")
+            raise ValueError(f"x.{low} = {self.x[low]:g}: use 0 or more")
 
     def quantities(self, runs: list[str]) -> Iterator[Any]:
         """Yield the quantity of each point."""

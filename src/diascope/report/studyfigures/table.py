@@ -52,8 +52,9 @@ class TableFigure(Declared):
             ]
             rows.append(Row(self.name(run), cells))
         columns: list[tuple[str, int | None]] = [(head, None) for head in self.columns]
-        unit = ", per cent" if self.percent else ""
-        table = Table(self.title, "Run", columns, [Block(rows)], f"ours{unit} (published)")
+        told = [", per cent" if self.percent else "", " (published)" if self.published else ""]
+        under = f"ours{''.join(told)}" if any(told) else ""
+        table = Table(self.title, "Run", columns, [Block(rows)], under)
         return Drawn(table=table, folded=False)
 
 
