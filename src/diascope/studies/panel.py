@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -114,10 +115,12 @@ class Panel:
 
     def replicates(self, weights: Floats) -> Floats:
         """Return every atom for weights (r, G) of the groups, (A, r, S)."""
-        found = np.empty((len(self.atoms), *weights.shape[:1], len(self.used)))
-        means = [a for a, atom in enumerate(self.atoms) if atom.statistic == "mean"]
+        found = np.empty((len(self.atoms), len(weights), len(self.used)))
+        means, sums, sizes = self._totals
         if means:
-            found[means] = self._means([self.atoms[a] for a in means], weights)
+            with np.errstate(invalid="ignore"):
+                ratios = (weights @ sums) / (weights @ sizes)  # (r, A S)
+            found[means] = ratios.reshape(len(weights), len(means), -1).transpose(1, 0, 2)
         for a, atom in enumerate(self.atoms):
             if atom.statistic != "mean":
                 for s in range(len(self.used)):
@@ -125,15 +128,16 @@ class Panel:
                     found[a, :, s] = self._statistic(atom, s)(weights[:, self.codes[here]])
         return found
 
-    def _means(self, atoms: list[Atom], weights: Floats) -> Floats:
-        """Return the means, (A, r, S): ratios of sums over groups."""
-        masks = np.stack([self.masks[atom] for atom in atoms])  # (A, S, N)
-        values = np.where(masks, np.stack([self.values[atom] for atom in atoms]), 0.0)
-        sums = self._by_group(values.reshape(-1, values.shape[-1]))
-        sizes = self._by_group(masks.reshape(-1, values.shape[-1]).astype(np.float64))
-        with np.errstate(invalid="ignore"):
-            means = (weights @ sums.T) / (weights @ sizes.T)  # (r, A S)
-        return means.reshape(len(weights), *masks.shape[:2]).transpose(1, 0, 2)
+    @cached_property
+    def _totals(self) -> tuple[list[int], Floats, Floats]:
+        """The atoms that are means, their sums in each group, and how many images, (G, A S)."""
+        places = [a for a, atom in enumerate(self.atoms) if atom.statistic == "mean"]
+        if not places:
+            return [], np.empty((self.count, 0)), np.empty((self.count, 0))
+        masks = np.concatenate([self.masks[self.atoms[a]] for a in places])  # (A S, N)
+        values = np.concatenate([self.values[self.atoms[a]] for a in places])
+        sums, sizes = (self._by_group(v) for v in (np.where(masks, values, 0.0), masks * 1.0))
+        return places, sums.T, sizes.T
 
     def _by_group(self, rows: Floats) -> Floats:
         """Return the sums (M, G) over groups of rows (M, N)."""

@@ -80,7 +80,11 @@ class Peak(LeastPart):
         sides: dict[bool, list[str]] = {True: [], False: []}
         for quantity, within in zip(self.quantities, self._inside, strict=True):
             sides[within].append(told(quantity))
-        return f"max({', '.join(sides[True])}) > max({', '.join(sides[False])})"
+        return f"{_largest(sides[True])} > {_largest(sides[False])}"
+
+
+def _largest(told: list[str]) -> str:
+    return told[0] if len(told) == 1 else f"max({', '.join(told)})"
 
 
 def _key(place: Place) -> str:
