@@ -87,7 +87,7 @@ def test_factories_are_imported_from_where_one_stands(tmp_path, monkeypatch):
     (subject,) = open_subjects(["my_models:build"], classes=["dark", "bright"], size=16)
     assert subject.card["size"] == 16
     assert subject.card["classes"] == ["dark", "bright"]
-    assert (subject.name, subject.architecture) == ("build", "Mine")
+    assert (subject.name, subject.architecture) == ("my_models.build", "Mine")
     with pytest.raises(UserError, match="2 outputs, and 3 classes"):
         open_subjects(["my_models:build"], classes=["a", "b", "c"], size=16)
     (guessed,) = open_subjects(["my_models:build"], classes=["a", "b"])

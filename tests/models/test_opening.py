@@ -95,17 +95,26 @@ def test_each_kind_of_file_gives_the_same_logits(kind, files, net):
 
 
 def test_functions_of_one_name_are_told_apart_by_their_modules(tmp_path, monkeypatch):
-    for name in ("onenet", "twonet"):
+    (tmp_path / "other").mkdir()
+    for name in ("onenet", "twonet", "other/onenet"):
         (tmp_path / f"{name}.py").write_text(
             "import torch\n\n\ndef build():\n"
             f"    return torch.nn.Sequential(torch.nn.Conv2d(3, {len(CLASSES)}, 3), "
-            "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+            "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n\n\n"
+            "make_model = load_skin_net = build\n"
         )
     monkeypatch.chdir(tmp_path)
     options = {"classes": CLASSES, "size": SIDE, "input": {"range": "0-1"}}
-    alone = open_subjects(["onenet:build"], **options)
-    both = open_subjects(["onenet:build", "twonet:build"], **options)
-    assert [s.name for s in (*alone, *both)] == ["build", "onenet.build", "twonet.build"]
+
+    def named(*addresses):
+        return [subject.name for subject in open_subjects(addresses, **options)]
+
+    assert named("onenet:build") == ["onenet.build"]  # for any model could be called build
+    assert named("onenet:make_model", "twonet:build") == ["onenet.make_model", "twonet.build"]
+    assert named("onenet:load_skin_net") == ["load_skin_net"]
+    skin = [f"{module}:load_skin_net" for module in ("onenet", "twonet")]
+    assert named(*skin) == ["onenet.load_skin_net", "twonet.load_skin_net"]
+    assert named("onenet:build", "other.onenet:build") == ["onenet.build", "other.onenet.build"]
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "exported"])

@@ -29,6 +29,13 @@ from diascope.randomness import derive
 from diascope.settings import validate
 
 SPLIT = "split.csv"
+PYTHON = ("module", "callable")  # kinds that are addressed as package.module:thing
+VAGUE = {  # words of names that say nothing of the model that a function makes
+    *("build", "builder", "make", "create", "construct", "get", "load", "open", "new", "init"),
+    *("a", "the", "my", "this", "our"),
+    *("model", "net", "network", "classifier", "nn", "module", "factory", "fn", "function"),
+    *("predict", "predictor", "score", "scores", "ask", "call", "classify", "forward", "main"),
+}
 SAMPLED = 256  # pixels a side of the images of a probe, where the size is not known
 
 
@@ -106,13 +113,13 @@ def open_subjects(
 
 
 def _told_apart(subjects: list[Subject], addresses: list[str]) -> list[Subject]:
-    """Return the subjects; of Python's functions of one name each bears its module's, too."""
+    """Return the subjects; of Python's functions of one name each bears its whole module's, too."""
     names = [subject.name for subject in subjects]
     return [
-        replace(subject, name=f"{address.partition(':')[0]}.{subject.name}")
+        replace(subject, name=address.replace(":", "."))
         if names.count(subject.name) > 1
         and subject.interface is not None
-        and subject.interface.kind in ("module", "callable")
+        and subject.interface.kind in PYTHON
         else subject
         for subject, address in zip(subjects, addresses, strict=True)
     ]
@@ -164,9 +171,7 @@ def _open(
         problems=[told for _, told in found.problems],
         codes=[code for code, _ in found.problems],
     )
-    after = path if path.exists() else Path(address.partition(":")[2])
-    name = re.sub(r"[^\w.-]+", "-", after.stem)
-    return Subject(name, found.model, None, card, interface)
+    return Subject(_title(address, opened.kind), found.model, None, card, interface)
 
 
 def _check_header(
@@ -301,6 +306,20 @@ def _name(path: Path) -> str:
     if path.name == WEIGHTS:
         return path.parent.name
     return path.name if path.is_dir() else path.stem
+
+
+def _title(address: str, kind: str) -> str:
+    """Return what a model that was not trained here is called: by its file, or its function.
+
+    A function whose name could be any model's, such as `build` or `make_model`, is called with
+    its module: `skin.build`.
+    """
+    before, _, after = address.partition(":")
+    if kind in PYTHON:
+        vague = set(after.lower().split("_")) <= VAGUE | {""}
+        return f"{before.rpartition('.')[2]}.{after}" if vague else after
+    file = Path(address) if Path(address).exists() else Path(after)
+    return re.sub(r"[^\w.-]+", "-", file.stem)
 
 
 def _split(path: Path) -> pd.DataFrame | None:
