@@ -87,10 +87,10 @@ def run(
         raise UserError(f"--data {data}: there is no such folder")
     counts = _counts(gpus)
     plans = asked.plans()
-    asked.say_plans(plans)
     jobs = joined(plans)
     if not dry_run:
         asked.check_data(jobs, data)
+    asked.say_plans(plans)
     expected = expectation(jobs, store, data, say)
     if counts:
         asked.say_gpus(jobs, data, counts)

@@ -37,7 +37,8 @@ def assigned(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
         if not equals or not key:
             raise UserError(f"'{text}': an override is written key=value, such as seeds=[0,1]")
         try:
-            result = lay(result, {key: yaml.safe_load(value)})
+            word = value.startswith(("{data}", "{run:"))
+            result = lay(result, {key: value if word else yaml.safe_load(value)})
         except yaml.YAMLError:
             raise UserError(f"'{text}': the value is not YAML") from None
     return result

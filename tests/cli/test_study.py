@@ -1,0 +1,128 @@
+"""`diascope study` as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tests.forked import Forked
+from tests.studies.toystudy import written
+
+CLAIM = {"says": "equal", "test": {"name": "equal", "a": "first/clean.loss", "b": 1, "within": 9}}
+DRAWN = {"f": {"kind": "bars", "values": {"of": "{run}/clean.correct"}}}
+
+
+def test_run_then_status_then_report(tmp_path, diascope):
+    file = written(tmp_path, claims={"c": CLAIM})
+    words = (file, "runs.second=", "--store", tmp_path / "s")
+    planned = diascope("study", "run", *words, "--dry-run")
+    assert planned.returncode == 0
+    assert "toy, small: 1 trainings to do, 0 there; 1 examinations to do" in planned.stderr
+    assert "on this machine" in planned.stderr
+    assert not (tmp_path / "s" / "runs").exists()
+
+    done = diascope("study", "run", *words, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "toy: c: supported" in done.stderr
+    assert (tmp_path / "out" / "report.html").exists()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    line = f"diascope study run {file} runs.second= --scale small --store {tmp_path / 's'}"
+    assert results["regenerate"] == line
+    assert results["complete"]
+
+    # Status of what was run asks neither for torch nor for the data.
+    code = "import sys; from diascope.cli.main import app; app(standalone_mode=False); "
+    code += "sys.exit('torch' in sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", code, "study", "status", *map(str, words)],
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "  toy: train first, seed 0: there, " in told.stdout
+    assert told.stdout.strip().endswith("toy, small: all is there")
+    more = diascope("study", "status", file, "--store", tmp_path / "s").stdout
+    assert "toy: train second, seed 0: to do" in more
+    assert "2 jobs left, about" in more
+
+    partly = diascope("study", "report", file, "--store", tmp_path / "s")
+    assert partly.returncode == 0
+    results = json.loads((tmp_path / "s/reports/toy-small/results.json").read_text())
+    assert not results["complete"]
+    assert [c["verdict"] for c in results["claims"]] == ["supported"]
+
+
+def test_several_files_have_a_folder_each_and_a_failure_ends_with_one(tmp_path, diascope):
+    good = written(tmp_path, runs={"second": None})
+    bad = written(
+        tmp_path, "bad.yaml", runs={"second": None, "first": {"data.name": "{data}/gone"}}
+    )
+    done = diascope(
+        "study", "run", good, bad, "--store", tmp_path / "s", "--out", tmp_path / "out",
+        "--data", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "together, each once, small: 2 trainings to do" in done.stderr
+    assert "bad: train first, seed 0: failed: " in done.stderr
+    assert "1 jobs failed; why is in" in done.stderr
+    for name in ("toy-small", "bad-small"):
+        assert (tmp_path / "out" / name / "report.html").exists()
+    told = diascope("study", "status", bad, "--store", tmp_path / "s").stdout
+    assert "bad: train first, seed 0: failed: " in told
+    assert "bad: clean of first, seed 0: to do" in told
+
+
+BAD = [
+    (("run",), "no study file is given"),
+    (("run", "gone.yaml"), "gone.yaml: there is no such file"),
+    (("run", "_base.yaml"), "_base.yaml: is a base for studies"),
+    (("run", "toy.yaml", "--scale", "smal"), "no scale 'smal': did you mean 'small'?"),
+    (("run", "toy.yaml", "seed=[1]"), "unknown key 'seed': did you mean 'seeds'?"),
+    (("run", "toy.yaml", "seeds=["), "the value is not YAML"),
+    (("run", "toy.yaml", "--only", "thrid"), "--only thrid: no run, evaluation or claim"),
+    (("run", "toy.yaml", "--engine", "rya"), "--engine: unknown engine 'rya': did you mean 'ray'?"),
+    (("run", "toy.yaml", "engine.worker=2"), "unknown key 'worker': did you mean 'workers'?"),
+    (("run", "toy.yaml", "--workers", "0"), "--engine: workers must be at least 1"),
+    (("run", "toy.yaml", "--max-hours", "0"), "--max-hours 0.0: give a number of hours above 0"),
+    (("run", "toy.yaml", "--data", "gone"), "--data gone: there is no such folder"),
+    (("run", "toy.yaml", "--gpus", "one"), "--gpus one: give numbers with commas between"),
+    (("run", "toy.yaml", "--store", "toy.yaml"), "--store toy.yaml: is a file; name a folder"),
+    (("run", "toy.yaml", "every_run.data.name={data}/x"), "give the folder of all data, --data"),
+    (("report", "toy.yaml", "--figure", "f"), "no figure 'f'"),
+    (("status", "toy.yaml", "--scale", "paper"), "no scale 'paper'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(tmp_path, diascope, words, said):
+    written(tmp_path)
+    written(tmp_path, "_base.yaml")
+    done = diascope("study", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    if words != ("run",):
+        assert done.stderr.startswith("error: ")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} <= {"toy.yaml", "_base.yaml"}
+
+
+def test_ctrl_c_keeps_everything_and_says_so(tmp_path):
+    long = {"epochs": 500, "checkpoint_seconds": 0}
+    file = written(tmp_path, runs={"second": {"training": long}})
+    store = tmp_path / "s"
+    forked = Forked("study", "run", file, "--store", store, folder=tmp_path)
+    try:
+        forked.wait_for(lambda: "[2/4] toy: clean of first" in forked.said())
+        forked.wait_for(lambda: list(store.glob("runs/*/state.pt")))
+        forked.interrupt()
+        assert forked.end() == 130
+    finally:
+        forked.kill()
+    said = forked.said()
+    assert said.strip().endswith("all that was done is kept, the same command goes on")
+    assert "Traceback" not in said
+    results = json.loads((store / "reports" / "toy-small" / "results.json").read_text())
+    assert [job["state"] for job in results["jobs"]] == ["done", "done", "left", "left"]
+    assert list(store.glob("runs/*/state.pt"))
