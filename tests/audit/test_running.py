@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from tests.audit.squares import Eyes, squares
 
 from diascope.audit import AuditSettings, Subject
 from diascope.audit.bench import Bench, drawn
+from diascope.audit.mapmethods import misfit
 from diascope.audit.parts import CorruptionScore, Interface
 from diascope.audit.perform import out_of_memory, perform
-from diascope.audit.plan import Plan, Step, duration, lacking, make_plan
+from diascope.audit.plan import Plan, Step, duration, lacking, make_plan, seconds_a_pass
 from diascope.audit.stages import Measured, Stage, in_order
 from diascope.audit.stored import Shelf, identity, key_of
 from diascope.data import load_pixels
@@ -215,6 +217,33 @@ def test_a_stage_that_fails_is_told_and_the_rest_goes_on(bench, tmp_path):
     assert not (tmp_path / "eyes" / "refused.error.txt").exists()
     assert len(said) == 2
     assert done.complete
+
+
+def test_a_model_that_exits_within_a_stage_is_a_stage_that_failed(bench, tmp_path):
+    def act(bench):
+        sys.exit(3)
+
+    stages = {"predictions": Counted().stage(), "s": Counted(act=act).stage()}
+    done = perform(steps(bench, **stages, last=Counted().stage()), Shelf(tmp_path))
+    assert [r.state for r in done.reports] == ["done", "failed", "done"]
+    assert done.reports[1].reason == "SystemExit: 3"
+    with pytest.raises(UserError, match="eyes: gives no predictions: SystemExit: 3"):
+        perform(steps(bench, predictions=Counted(act=act).stage()), Shelf(tmp_path / "other"))
+
+
+class Exits(Eyes):
+    """Ends the program where it is asked about one image at a time, or differentiated."""
+
+    def forward(self, x):
+        if len(x) == 1 or x.requires_grad:
+            raise SystemExit("one image")
+        return super().forward(x)
+
+
+def test_a_model_that_exits_anywhere_is_planned_and_tried(pixels):
+    bench = make(pixels.take(np.arange(1)), Exits(1.0))
+    assert seconds_a_pass(bench) == 0
+    assert misfit(bench, bench.settings.build_explainer(), bench.model) == "SystemExit: one image"
 
 
 def test_without_predictions_there_is_no_audit(bench, tmp_path):

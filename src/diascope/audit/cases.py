@@ -142,7 +142,7 @@ def _fitting(
                 method(model, x, y, generator=seeded(settings, "explain"))
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception:  # whatever a foreign module raises; the stage of the maps says it
+        except (Exception, SystemExit):  # of a foreign module; the stage of the maps says it
             continue
         found[name] = method
     return found or wanted

@@ -60,7 +60,7 @@ def misfit(bench: Bench, method: Explainer, model: nn.Module) -> str:
         return str(error)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a foreign module raises
+    except (Exception, SystemExit) as error:  # whatever a foreign module raises
         return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return ""
 

@@ -28,6 +28,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 FIRST = "predictions"  # without which nothing else can be
 FULL = (errno.ENOSPC, errno.EDQUOT)
+ANY = (Exception, SystemExit)  # a model may call exit(); an interrupt is the user's
 
 
 @dataclass
@@ -101,7 +102,7 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
     began = time.perf_counter()
     try:
         measured = _measured(step, tell, say)
-    except Exception as error:  # whatever a model, or a stage, raises
+    except ANY as error:  # whatever a model, or a stage, raises
         if step.name == FIRST and not is_full(error):
             raise UserError(f"{model}: gives no predictions: {_reason(error)}") from error
         return failed(model, step.name, shelf, error, time.perf_counter() - began, say)
@@ -160,7 +161,7 @@ def in_memory(work: Callable[[], T], benches: Sequence[Bench], what: str, say: S
 
 
 def failed(
-    model: str, stage: str, shelf: Shelf, error: Exception, seconds: float, say: Say
+    model: str, stage: str, shelf: Shelf, error: BaseException, seconds: float, say: Say
 ) -> StageReport:
     """Say that a stage failed, and keep the whole error beside the stages.
 
@@ -181,7 +182,7 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(told.split())[:300]
 

@@ -18,7 +18,7 @@ from diascope.audit.cases import cases, rows
 from diascope.audit.datachecks.audited import audited_findings
 from diascope.audit.images import Test
 from diascope.audit.parts import StageReport
-from diascope.audit.perform import Done, Say, Tell, failed, in_memory, per_image, perform
+from diascope.audit.perform import ANY, Done, Say, Tell, failed, in_memory, per_image, perform
 from diascope.audit.plan import Plan, duration, make_plan
 from diascope.audit.results import Case, Finding, Results
 from diascope.audit.settings import AuditSettings
@@ -104,7 +104,7 @@ def _benches(
 def _identity(bench: Bench) -> str:
     try:
         return identity(bench)
-    except (RuntimeError, MemoryError, ValueError) as error:  # of a black box that is asked
+    except ANY as error:  # of a black box that is asked
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(f"{bench.subject.name}: gives no predictions: {reason}") from error
 
@@ -138,7 +138,7 @@ class _Closing:
         except KeyboardInterrupt:
             self.done.complete = False
             self.done.reports.append(StageReport(whose, name, "unfinished", "interrupted"))
-        except Exception as error:  # whatever a model raises
+        except ANY as error:  # whatever a model raises
             spent = time.perf_counter() - began
             self.done.reports.append(failed(whose, name, self.shelf, error, spent, self.say))
         return []

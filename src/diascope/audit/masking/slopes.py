@@ -47,7 +47,7 @@ def in_double(model: nn.Module, x: Tensor) -> nn.Module | None:
         double = copy.deepcopy(model).double()
         with torch.no_grad(), exactly(double) as inner:
             fits = inner(x[:1].double()).dtype == torch.float64
-    except Exception:  # a module of the user's may refuse in any way
+    except (Exception, SystemExit):  # a module of the user's may refuse in any way
         return None
     return double if fits else None
 
