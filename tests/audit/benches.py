@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -59,7 +57,6 @@ def bench_of(net, pixels, elsewhere=None, minimal=None, **settings):
         settings=chosen,
         effort=chosen.build_effort(),
         device=torch.device("cpu"),
-        scratch=Path("nowhere"),
         elsewhere=elsewhere or {},
     )
     bench.table = predict(net, pixels)

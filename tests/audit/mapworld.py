@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -101,7 +100,6 @@ def bench(model: nn.Module, *, gradients: bool = True, batch_size: int = 64, **o
         settings=settings,
         effort=settings.build_effort(),
         device=torch.device("cpu"),
-        scratch=Path("unused"),
         table=predict(model, world),
         batch_size=batch_size,
         **fields,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +88,6 @@ def bench_of(dataset, tmp_path, *, model=None, validation=None, interface=None, 
         settings=SETTINGS,
         effort=Effort(operating_steps=5, queries=60, **effort),
         device=torch.device("cpu"),
-        scratch=Path(tempfile.mkdtemp(dir=tmp_path)),
         validation=validation and load_pixels(validation, SIDE, cache=tmp_path / "cache"),
         table=predict(model, pixels),
     )
@@ -187,7 +185,6 @@ def test_the_rule_and_the_prevalence_may_be_set(bench):
     true, false = 0.02 * sensitivity, 0.98 * (1 - specificity)
     assert clean.ppv[0] == pytest.approx(true / (true + false))
     bench.settings = bench.settings.model_copy(update={"threshold": "half"})
-    bench.scratch = bench.scratch / "half"
     half = STAGES["operating"].measure(bench).result
     assert half.threshold == 0.5
     assert half.validation is None

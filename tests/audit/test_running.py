@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from diascope.audit.stored import Shelf, identity, key_of
 from diascope.data import load_pixels
 from diascope.data.preprocess import Preprocess
 from diascope.errors import UserError
+from diascope.evaluation import predict
 
 NAN = float("nan")
 SCORE = CorruptionScore("blur", 3, 60, (0.5, 0.25, float("inf")), (NAN, NAN, NAN))
@@ -43,7 +43,7 @@ def bench(pixels, tmp_path):
 def make(pixels, model, name="eyes", **settings):
     chosen = AuditSettings(replicates=200, **settings)
     subject = Subject(name, model, None, model.card)
-    return Bench(subject, model, pixels, chosen, chosen.build_effort(), torch.device("cpu"), Path())
+    return Bench(subject, model, pixels, chosen, chosen.build_effort(), torch.device("cpu"))
 
 
 @dataclass
@@ -322,6 +322,23 @@ def test_checkpoints_of_a_stage_go_when_it_is_done(bench, tmp_path):
     perform(steps(bench, predictions=Counted(act=keep).stage()), Shelf(tmp_path))
     assert not seen[0].parent.exists()
     assert (tmp_path / "eyes" / "predictions.json").exists()
+
+
+def test_a_stage_without_a_folder_of_its_own_leaves_nothing_behind(pixels, tmp_path, monkeypatch):
+    from diascope.audit.stages import STAGES
+
+    monkeypatch.chdir(tmp_path)
+    bench = make(pixels, Eyes(1.0), positive=("left",))
+    bench.effort = bench.effort.model_copy(
+        update={"curve_images": 8, "curve_steps": 1, "operating_images": 8, "operating_steps": 1}
+    )
+    bench.table = predict(bench.model, pixels)
+    for name in ("curve", "operating"):
+        assert np.isfinite(STAGES[name].measure(bench).images)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    bench.scratch = tmp_path / "kept"
+    STAGES["curve"].measure(bench)
+    assert [f.parent.name for f in tmp_path.rglob("*.safetensors")] == ["kept"]
 
 
 def test_progress_is_told_in_passes_and_never_exceeds_the_plan(bench, tmp_path):

@@ -35,8 +35,8 @@ class Bench:
     the model's own split held out for choosing, None where none are known. elsewhere: images of
     other hospitals by name. others: the other models of the audit by name, and `cards` theirs.
     table: a row an image, with the columns of the stages that ran before. scratch: a folder for
-    checkpoints. identity: a digest of model and images, see `stored.identity`. tell: to be called
-    with the passes that were made, of those the plan foresaw.
+    checkpoints, None for none of them. identity: a digest of model and images, see
+    `stored.identity`. tell: to be called with the passes that were made, of those the plan foresaw.
     """
 
     subject: Subject
@@ -45,7 +45,7 @@ class Bench:
     settings: AuditSettings
     effort: Effort
     device: torch.device
-    scratch: Path
+    scratch: Path | None = None
     validation: Pixels | None = None
     elsewhere: Mapping[str, Pixels] = field(default_factory=dict)
     others: Mapping[str, nn.Module] = field(default_factory=dict)
@@ -80,9 +80,9 @@ class Bench:
         """The options of every bootstrap: replicates and seed."""
         return {"replicates": self.settings.replicates, "seed": self.settings.seed}
 
-    def checkpoint(self, name: str) -> Path:
+    def checkpoint(self, name: str) -> Path | None:
         """Return the path of a checkpoint of this stage; gone once the stage is done."""
-        return self.scratch / f"{name}.safetensors"
+        return None if self.scratch is None else self.scratch / f"{name}.safetensors"
 
     def drawn(
         self,

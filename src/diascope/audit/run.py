@@ -90,7 +90,6 @@ def _benches(
             settings=settings,
             effort=settings.build_effort(),
             device=device,
-            scratch=Path(),
             validation=test.validation.get(subject.name),
             elsewhere=test.elsewhere,
             others={name: model for name, model in models.items() if name != subject.name},
