@@ -256,7 +256,7 @@ def _lines(
         "",
         *table_lines(found),
         "",
-        *room.lines(),
+        *(room.lines() if args.device == "assumed" else room.lines()[1:]),
     ]
 
 

@@ -204,12 +204,16 @@ class _Here:
         if stage.kind not in self._probed:
             if not self.probe:
                 raise UserError("nothing of its kind was done here before")
-            if self._spent > PATIENCE and not known(stage, self.store):
+            if not known(stage, self.store) and self._spent > PATIENCE:
                 raise UserError("not timed yet: the plan has many kinds; ask for it once more")
-            began = time.perf_counter()
-            self._probed[stage.kind] = probed(stage, self.store)
-            self._spent += time.perf_counter() - began
+            self._probed[stage.kind] = self._timed(stage)
         return self._probed[stage.kind]
+
+    def _timed(self, stage: Stage) -> Speed:
+        fresh, began = not known(stage, self.store), time.perf_counter()
+        speed = probed(stage, self.store)
+        self._spent += time.perf_counter() - began if fresh else 0.0
+        return speed
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ from diascope.training.config import TrainingConfig
 from diascope.training.groups import freeze
 
 STEPS = 3  # of a probe; the first fills the optimizer and is not counted
-BUDGET = 1.5e11  # operations of a step on a CPU; larger batches are probed by a part
+BUDGET = 5e10  # operations of a step on a CPU; larger batches are probed by a part
 FOLDER = "probes"
 
 

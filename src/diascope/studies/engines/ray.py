@@ -356,7 +356,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         options["object_store_memory"] = _STORE_BYTES
     try:
         ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of many kinds, and some of none
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"engine ray: no cluster at {address or 'this machine'}: {reason}"
