@@ -170,6 +170,22 @@ def test_transfer_from_another_model_counts_as_a_black_box():
     )
 
 
+def test_kinks_on_plain_black_are_not_taken_for_masked_gradients():
+    """A max-pooling over black has equal inputs: at the very image it has a kink and no slope."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten()),
+        nn.Linear(16 * 16, 3),
+    )
+    stand = stand_of(net)
+    stand.x = torch.where(
+        stand.x < stand.x.flatten(1).median(1).values[:, None, None, None], 0.0, stand.x
+    )
+    stand.y = stand.logits.argmax(1)
+    agreed = MASKING["agreement"](stand)
+    assert (agreed.verdict, agreed.numbers["disagree"]) == ("passed", 0.0)
+
+
 def test_gradients_say_what_is_wrong_with_them():
     numbers = MASKING["gradients"](stand_of(Cut(honest()))).numbers
     assert numbers["zero_margin"] == 1
