@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A store in which the first run is trained and examined."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIASCOPE_CACHE", str(folder / "cache"))
+        return run(folder, data)[1].folder
+
+
+@pytest.fixture
+def begun(trained: Path, tmp_path: Path) -> Path:
+    """A folder whose store has the first run."""
+    shutil.copytree(trained, tmp_path / "store")
+    return tmp_path
+
+
 CHANGES: dict[str, Any] = {
     "every_run": {
         "data.name": "{data}/here",
@@ -78,12 +95,12 @@ def reason(done: Done) -> str:
 
 
 def test_other_data_are_read_by_the_models_classes_and_drawn_in_their_mix(
-    tmp_path: Path, data: Path
+    begun: Path, data: Path
 ) -> None:
     some = {**AWAY, "images": 8}
     of = lambda test: {"measure": "predictions", "on": test}
     plan, store, _ = run(
-        tmp_path,
+        begun,
         data,
         tests={"away": AWAY, "some": some, "val": {"part": "val"}},
         evaluations={"away": of("away"), "some": of("some"), "val": of("val")},
@@ -101,14 +118,12 @@ def test_other_data_are_read_by_the_models_classes_and_drawn_in_their_mix(
     assert record["left_out"] == {"not drawn": 8}
 
 
-def test_a_picture_that_was_trained_on_is_left_out_under_any_name(
-    tmp_path: Path, data: Path
-) -> None:
-    plan, store, _ = run(tmp_path, data)
+def test_a_picture_that_was_trained_on_is_left_out_under_any_name(begun: Path, data: Path) -> None:
+    plan, store = planned(begun), Store(begun / "store")
     split = pd.read_csv(store.run(plan.runs["first"][0]) / "split.csv", keep_default_na=False)
     assert split.group[0].startswith("p")
     seen = split.path[split.split == "train"].iloc[:3]
-    other = tmp_path / "copies"
+    other = begun / "copies"
     drawn(other / "there", {"mel": 2, "nv": 2}, 5)
     for number, path in enumerate(seen):
         (other / "there" / "mel" / f"copy{number}.png").write_bytes(
@@ -116,7 +131,7 @@ def test_a_picture_that_was_trained_on_is_left_out_under_any_name(
         )
     copies = {"data": str(other / "there"), "part": "all"}
     measure = {"measure": "predictions", "on": "copies"}
-    plan, store, done = run(tmp_path, data, tests={"copies": copies}, evaluations={"c": measure})
+    plan, store, done = run(begun, data, tests={"copies": copies}, evaluations={"c": measure})
     assert {o.state for o in done.outcomes.values()} == {"there", "done"}
     found = table(plan, store, "c")
     assert len(found) == 4
@@ -127,12 +142,10 @@ def test_a_picture_that_was_trained_on_is_left_out_under_any_name(
         images._check_unseen(pixels, [subject])
 
 
-def test_images_of_the_run_that_was_started_from_are_not_tested_on(
-    tmp_path: Path, data: Path
-) -> None:
+def test_images_of_the_run_that_was_started_from_are_not_tested_on(begun: Path, data: Path) -> None:
     tuned = {"model.weights": "{run:first}", "data.split.seed": 8}
-    plan, store, done = run(tmp_path, data, runs={"second": None, "tuned": tuned})
-    assert {o.state for o in done.outcomes.values()} == {"done"}
+    plan, store, done = run(begun, data, runs={"second": None, "tuned": tuned})
+    assert {o.state for o in done.outcomes.values()} == {"there", "done"}
     splits = {
         name: pd.read_csv(store.run(plan.runs[name][0]) / "split.csv")
         for name in ("first", "tuned")
@@ -145,18 +158,16 @@ def test_images_of_the_run_that_was_started_from_are_not_tested_on(
     assert not set(found.group) & (groups["first"] | groups["tuned"])
 
 
-def test_data_that_changed_since_are_not_used_silently(tmp_path: Path) -> None:
-    drawn(tmp_path / "here", {"mel": 16, "nv": 16}, 0)
-    plan, store, _ = run(tmp_path, tmp_path)
+def test_data_that_changed_since_are_not_used_silently(begun: Path, data: Path) -> None:
+    shutil.copytree(data / "here", begun / "here")
+    plan, store = planned(begun), Store(begun / "store")
     split = pd.read_csv(store.run(plan.runs["first"][0]) / "split.csv")
-    path = tmp_path / "here" / split.path[split.split == "train"].iloc[0]
+    path = begun / "here" / split.path[split.split == "train"].iloc[0]
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path)
-    images._open.cache_clear()
-    images._print.cache_clear()
-    _, _, done = run(tmp_path, tmp_path, tests={"held-out": {"images": 3}})
+    _, _, done = run(begun, begun, tests={"held-out": {"images": 3}})
     assert "have changed since" in reason(done)
     assert str(store.run(plan.runs["first"][0])) in reason(done)
-    _, _, done = run(tmp_path, tmp_path, seeds=[1])
+    _, _, done = run(begun, begun, seeds=[1])
     assert "are not those that runs of" in reason(done)
 
 

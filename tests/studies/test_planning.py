@@ -72,10 +72,10 @@ def test_each_job_comes_as_soon_as_what_it_needs_seed_after_seed(tmp_path: Path)
 
 def test_equal_configurations_are_one_job_whatever_they_are_called(tmp_path: Path) -> None:
     same = {
-        "training": {"epochs": 1, "checkpoint_seconds": 5},
+        "training": {"epochs": 2, "checkpoint_seconds": 5},
         "objective": {"name": "standard"},
     }
-    plan = planned(tmp_path, runs={"again": same, "other": {"training.epochs": 2}})
+    plan = planned(tmp_path, runs={"again": same, "other": {"training.epochs": 3}})
     assert plan.runs["again"] == plan.runs["first"] != plan.runs["other"]
     assert plan.tables["clean"]["again"] == plan.tables["clean"]["first"]
     assert len([job for job in plan.jobs if job.kind == "train"]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 import warnings
@@ -55,12 +56,31 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return keys
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the toy study; `store` has all of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIASCOPE_CACHE", str(folder / "cache"))
+        carry_out([planned(folder)], folder / "store")
+    return folder
+
+
+@pytest.fixture
+def only_runs(whole: Path, tmp_path: Path) -> Path:
+    """A store that has the runs of the toy study, and no tables."""
+    shutil.copytree(whole / "store", tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "tables")
+    return tmp_path / "store"
+
+
 def test_a_study_is_trained_examined_and_decided_and_not_again(
     tmp_path: Path, trained: list[str]
 ) -> None:
     file = written(
         tmp_path,
         seeds=[0, 1],
+        runs={"second": None},
         claims={"c": CLAIM},
         untestable={"u": {"says": "it flies", "reason": "no wings"}},
     )
@@ -68,25 +88,28 @@ def test_a_study_is_trained_examined_and_decided_and_not_again(
     results = run_study(study, file, tmp_path / "store", say=said.append)
     assert results.complete
     assert {job.state for job in results.jobs} == {"done"}
-    assert len(trained) == 4
+    assert len(trained) == 2
     assert [(c.name, c.verdict) for c in results.claims] == [
         ("c", "supported"),
         ("u", "not testable here"),
     ]
-    assert said[0] == "toy, small: 4 trainings to do, 0 there; 4 examinations to do, 0 there"
+    assert said[0] == "toy, small: 2 trainings to do, 0 there; 2 examinations to do, 0 there"
     assert said[1].startswith("about ")
-    assert said[-1].startswith("[8/8] toy: clean of second, seed 1: done in ")
+    assert said[-1].startswith("[4/4] toy: clean of first, seed 1: done in ")
     assert results.seconds == pytest.approx(sum(job.seconds for job in results.jobs))
 
     store = Store(tmp_path / "store")
-    key = results.tables["clean"]["second"]["1"]
+    key = results.tables["clean"]["first"]["1"]
     table, record = store.table(key), store.examined(key)
     run = store.run(record["content"]["run"])
     split = pd.read_csv(run / "split.csv")
     assert set(table.path) == set(split.path[split.split == "test"])
     assert {"id", "label", "group", "source", "prediction", "correct", "loss"} <= set(table)
-    assert [c for c in table if c.startswith("prob_")] == ["prob_nevus", "prob_keratosis",
-                                                          "prob_melanoma"]  # fmt: skip
+    assert {c.removeprefix("prob_") for c in table if c.startswith("prob_")} == {
+        "nevus",
+        "keratosis",
+        "melanoma",
+    }
     assert (table.correct == (table.label == table.prediction)).all()
     assert record["images"] == len(table)
     assert record["hardware"]["cpu"]
@@ -95,43 +118,47 @@ def test_a_study_is_trained_examined_and_decided_and_not_again(
 
     again = run_study(study, file, tmp_path / "store", say=said.append)
     assert {job.state for job in again.jobs} == {"there"}
-    assert len(trained) == 4
+    assert len(trained) == 2
     assert again.claims == results.claims
 
 
 def test_the_same_configuration_is_trained_once_in_two_studies(
-    tmp_path: Path, trained: list[str]
+    tmp_path: Path, only_runs: Path, trained: list[str]
 ) -> None:
-    plan = planned(tmp_path)
     names = {"runs": {"first": None, "plain": {"objective": {"name": "standard"}}}}
     file = written(tmp_path, "other.yaml", title="Other", **names)
     other = plan_study(read_study(file), file)
-    assert states(carry_out([plan], tmp_path / "store"))["train first, seed 0"] == "done"
-    assert len(trained) == 2
-    done = carry_out([other, plan], tmp_path / "store")
-    assert set(states(done).values()) == {"there"}
-    assert len(trained) == 2
-    assert collect(other, Store(tmp_path / "store")).complete
+    done = carry_out([other, planned(tmp_path)], only_runs)
+    assert states(done) == {
+        "train second, seed 0": "there",
+        "clean of second, seed 0": "done",
+        "train plain, seed 0": "there",
+        "clean of plain, seed 0": "done",
+    }
+    assert trained == []
+    assert collect(other, Store(only_runs)).complete
 
 
-def test_a_job_that_fails_takes_with_it_what_needs_it_alone(tmp_path: Path) -> None:
+def test_a_job_that_fails_takes_with_it_what_needs_it_alone(
+    tmp_path: Path, only_runs: Path
+) -> None:
     runs = {
         "first": {"data.name": "folder:{data}/later"},
         "third": {"model.weights": "{run:first}"},
     }
-    plan, data = planned(tmp_path, runs=runs), tmp_path / "data"
-    done = carry_out([plan], tmp_path / "store", data)
+    plan = planned(tmp_path, runs=runs)
+    done = carry_out([plan], only_runs, tmp_path / "data")
     assert states(done) == {
         "train first, seed 0": "failed",
         "clean of first, seed 0": "left",
-        "train second, seed 0": "done",
+        "train second, seed 0": "there",
         "clean of second, seed 0": "done",
         "train third, seed 0": "left",
         "clean of third, seed 0": "left",
     }
     failed = done.outcomes[plan.runs["first"][0]]
     assert "expected a folder of images" in failed.reason
-    store = Store(tmp_path / "store")
+    store = Store(only_runs)
     assert "Traceback" not in store.error_file(failed.job.key).read_text()
     found = {job.label: job for job in collect(plan, store, done).jobs}
     assert "expected a folder" in found["toy: train first, seed 0"].reason
@@ -141,7 +168,8 @@ def test_a_job_that_fails_takes_with_it_what_needs_it_alone(tmp_path: Path) -> N
 def test_a_fault_that_may_pass_is_tried_again_and_a_mistake_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, faults = planned(tmp_path), [RuntimeError("no luck"), UserError("a mistake")]
+    plan = planned(tmp_path, runs={"second": None})
+    faults = [RuntimeError("no luck"), UserError("a mistake")]
     train = executing.train
 
     def faulty(*args: Any, **options: Any) -> Any:
@@ -156,7 +184,7 @@ def test_a_fault_that_may_pass_is_tried_again_and_a_mistake_is_not(
     assert done.outcomes[plan.runs["first"][0]].reason == "a mistake"
     assert "toy: train first, seed 0: RuntimeError: no luck; once more" in said
     faults += [RuntimeError("no luck")]
-    assert set(states(carry_out([plan], tmp_path / "store")).values()) == {"done", "there"}
+    assert set(states(carry_out([plan], tmp_path / "store")).values()) == {"done"}
     assert not Store(tmp_path / "store").error_file(plan.runs["first"][0]).exists()
     faults += [RuntimeError("none"), RuntimeError("at all")]
     other = planned(tmp_path, seeds=[5], runs={"second": None})
@@ -164,10 +192,6 @@ def test_a_fault_that_may_pass_is_tried_again_and_a_mistake_is_not(
     trace = Store(tmp_path / "store").error_file(other.runs["first"][5]).read_text()
     assert "Traceback" in trace
     assert trace.strip().endswith("RuntimeError: at all")
-
-
-LONG = {"every_run": {"training": {"epochs": 3, "batch_size": 5, "checkpoint_seconds": 0}}}
-ONE = {**LONG, "runs": {"second": None}}
 
 
 def forked(work: Callable[[], Any]) -> Any:
@@ -192,27 +216,27 @@ def same(plan: Plan, one: Path, other: Path) -> bool:
 
 
 def test_a_study_that_is_killed_and_one_whose_time_is_over_go_on_to_the_same_numbers(
-    tmp_path: Path,
+    tmp_path: Path, whole: Path
 ) -> None:
-    plan = planned(tmp_path, **ONE)
-    carry_out([plan], tmp_path / "whole")
+    often = {"every_run": {"training.checkpoint_seconds": 0}, "runs": {"second": None}}
+    plan = planned(tmp_path, **often)
     key = plan.runs["first"][0]
     state = Store(tmp_path / "killed").run(key) / "state.pt"
     process = forked(lambda: carry_out([plan], tmp_path / "killed"))
-    await_changes(state, 3)
+    await_changes(state, 2)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert state.exists()
     assert Store(tmp_path / "killed").record(plan.jobs[0]) is None
     assert set(states(carry_out([plan], tmp_path / "killed")).values()) == {"done"}
-    assert same(plan, tmp_path / "whole", tmp_path / "killed")
+    assert same(plan, whole / "store", tmp_path / "killed")
 
     late, looks = tmp_path / "late", 0
 
     def stop() -> bool:
         nonlocal looks
         looks += 1
-        return looks > 8
+        return looks > 4
 
     outcomes = list(InProcess().run(plan.jobs, late, None, stop, print))
     assert [o.state for o in outcomes] == ["left", "left"]
@@ -220,7 +244,7 @@ def test_a_study_that_is_killed_and_one_whose_time_is_over_go_on_to_the_same_num
     assert (Store(late).run(key) / "state.pt").exists()
     assert Store(late).begun(plan.jobs[0])
     assert set(states(carry_out([plan], late)).values()) == {"done"}
-    assert same(plan, tmp_path / "whole", late)
+    assert same(plan, whole / "store", late)
 
 
 def test_two_processes_on_one_store_train_nothing_twice(
@@ -248,10 +272,9 @@ def test_two_processes_on_one_store_train_nothing_twice(
 
 
 def test_workers_side_by_side_come_to_the_same_and_one_that_dies_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, died = planned(tmp_path), tmp_path / "died"
-    carry_out([plan], tmp_path / "alone")
     train = executing.train
 
     def deadly(*args: Any, **options: Any) -> Any:
@@ -271,10 +294,12 @@ def test_workers_side_by_side_come_to_the_same_and_one_that_dies_is_replaced(
         )
     assert set(states(done).values()) == {"done"}
     assert sum("its process ended (-9); once more" in line for line in said) == 1
-    assert same(plan, tmp_path / "alone", tmp_path / "beside")
+    assert same(plan, whole / "store", tmp_path / "beside")
 
 
-def test_an_interrupt_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_keeps_what_is_done(
+    tmp_path: Path, only_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, examine = planned(tmp_path), executing._examine
     calls = 0
 
@@ -286,22 +311,22 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Mon
         return examine(*args)
 
     monkeypatch.setattr(executing, "_examine", pressed)
-    done = carry_out([plan], tmp_path / "store")
+    done = carry_out([plan], only_runs)
     assert done.interrupted
     assert states(done) == {
-        "train first, seed 0": "done",
+        "train first, seed 0": "there",
         "clean of first, seed 0": "done",
-        "train second, seed 0": "done",
+        "train second, seed 0": "there",
         "clean of second, seed 0": "left",
     }
-    results = collect(plan, Store(tmp_path / "store"), done)
+    results = collect(plan, Store(only_runs), done)
     assert not results.complete
     assert results.tables == {"clean": {"first": {"0": plan.tables["clean"]["first"][0]},
                                         "second": {}}}  # fmt: skip
 
 
 def test_out_of_memory_is_met_by_smaller_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, only_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diascope.studies.evaluations.predictions import Predictions
 
@@ -315,8 +340,8 @@ def test_out_of_memory_is_met_by_smaller_batches(
         return measure(self, exam)
 
     monkeypatch.setattr(Predictions, "__call__", hungry)
-    done = carry_out([plan], tmp_path / "store", say=said.append)
-    assert set(states(done).values()) == {"done"}
+    done = carry_out([plan], only_runs, say=said.append)
+    assert set(states(done).values()) == {"there", "done"}
     assert sizes == [64, 32, 16]
     assert "toy: clean of first, seed 0: out of memory; on with batches of 16" in said
 

@@ -22,7 +22,7 @@ TOY: dict[str, Any] = {
             "name": "resnet18",
             "options": {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]},
         },
-        "training": {"epochs": 1, "batch_size": 10, "device": "cpu", "augment": None},
+        "training": {"epochs": 2, "batch_size": 10, "device": "cpu", "augment": None},
     },
     "runs": {"first": {}, "second": {"training.optimizer.lr": 0.01}},
     "tests": {"held-out": {}},

@@ -75,6 +75,7 @@ def run(
     """
     from diascope.cli.console import say
     from diascope.errors import UserError
+    from diascope.hardware import keep_memory
     from diascope.studies.planning import joined
     from diascope.studies.plans import remember
     from diascope.studies.run import carry_out, expectation
@@ -86,6 +87,7 @@ def run(
     if data is not None and not data.is_dir():
         raise UserError(f"--data {data}: there is no such folder")
     counts = _counts(gpus)
+    keep_memory()
     plans = asked.plans()
     jobs = joined(plans)
     if not dry_run:
@@ -209,10 +211,13 @@ class _Asked:
     ) -> None:
         """Write what each study came to."""
         from diascope.cli.console import say
+        from diascope.files import write_text
         from diascope.report.study import write_study_figure, write_study_report
+        from diascope.report.studymarkdown import write_summary
         from diascope.studies.run import collect
         from diascope.studies.store import Store
 
+        found = []
         for plan in plans:
             name = f"{plan.study.name}-{plan.study.scale}"
             folder = self.store / "reports" / name if out is None else out
@@ -223,9 +228,14 @@ class _Asked:
                 for file in write_study_figure(results, self.store, folder, figure):
                     say(f"{file}: written")
                 continue
+            found.append(results)
             for claim in results.claims:
                 say(f"{plan.study.name}: {claim.name}: {claim.verdict}")
             say(f"{write_study_report(results, self.store, folder)}: written")
+        if len(found) > 1:
+            summary = (out or self.store / "reports") / "summary.md"
+            write_text(summary, write_summary(found))
+            say(f"{summary}: written")
 
     def _command(self, file: Path) -> str:
         """Return the command that makes the results of a study anew."""

@@ -149,9 +149,11 @@ def _serve(
     parent = os.getppid()
     import torch
 
+    from diascope.hardware import keep_memory
     from diascope.studies.execute import attempt
 
     torch.set_num_threads(threads)
+    keep_memory()
 
     def stop() -> bool:
         return halt.is_set() or os.getppid() != parent
