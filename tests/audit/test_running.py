@@ -13,6 +13,7 @@ from tests.audit.squares import Eyes, squares
 
 from diascope.audit import AuditSettings, Subject
 from diascope.audit.bench import Bench, drawn
+from diascope.audit.cases import passes_of_cases
 from diascope.audit.mapmethods import misfit
 from diascope.audit.parts import CorruptionScore, Interface
 from diascope.audit.perform import out_of_memory, perform
@@ -355,6 +356,46 @@ def test_progress_is_told_in_passes_and_never_exceeds_the_plan(bench, tmp_path):
     )
     assert [t[2] for t in told] == [8, 10, 10]
     assert {t[3] for t in told} == {10}
+
+
+@pytest.mark.parametrize(
+    ("settled", "told", "heard"),
+    [
+        (True, [40, 60], [(12, 30), (30, 30)]),  # all images are settled with 30 of 100 passes
+        (False, [12, 18], [(12, 30), (30, 33), (30, 30)]),  # so many were made; more may come
+        (False, [12], [(12, 30), (30, 30)]),  # the checks end early
+        (False, [60, 30], [(60, 63), (90, 91), (90, 90)]),  # a model that withstands
+    ],
+)
+def test_what_is_told_of_a_stage_is_what_the_plan_expects_of_it(
+    bench, tmp_path, settled, told, heard
+):
+    def measure(bench):
+        for passes in told:
+            bench.tell(passes)
+        return Measured([SCORE], {}, 1)
+
+    stage = Counted().stage(share=0.3, settled=settled)
+    step, states = Step(bench, "predictions", replace(stage, measure=measure), 100, 1.0), []
+    perform(Plan([step]), Shelf(tmp_path), tell=lambda *state: states.append(state[2:]))
+    assert states == [pytest.approx(state) for state in heard]
+
+
+def test_the_cases_are_in_the_plan_with_their_own_time(pixels):
+    def planned(**options):
+        made = make(pixels, Eyes(1.0), budget="quick", **options)
+        plan = make_plan([made])
+        return plan, passes_of_cases(made)
+
+    plan, passes = planned(cases=10)
+    assert [line.split(":")[0] for line in plan.lines()][-1] == "  cases"
+    assert plan.pictures > 0
+    assert plan.seconds == pytest.approx(sum(s.seconds for s in plan.steps) + plan.pictures)
+    assert planned(cases=20)[1] == pytest.approx(2 * passes)
+    assert planned(cases=20, shown_epsilons=1)[1] < passes * 1.3
+    nothing, _ = planned(cases=0)
+    assert nothing.pictures == 0
+    assert "cases" not in "".join(nothing.lines())
 
 
 def test_the_plan_names_every_stage_and_why_some_are_left_out(pixels, tmp_path):

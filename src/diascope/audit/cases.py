@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diascope.attacks import Threat
-from diascope.audit.attackers import main_attack
+from diascope.attacks import BoundaryAttack, Threat
+from diascope.audit.attackers import main_attack, passes_of
+from diascope.audit.bench import Bench
 from diascope.audit.mapmethods import methods
 from diascope.audit.measure import seeded
 from diascope.audit.points import attacked_points
@@ -23,10 +24,13 @@ from diascope.audit.subject import Subject
 from diascope.audit.telling import RULE, choose, column, confidence, select
 from diascope.data import Pixels
 from diascope.explain import Explainer, render
+from diascope.explain.base import passes_of as cost_of_map
 from diascope.models import heads
 from diascope.models.modes import exactly
 
-__all__ = ["RULE", "cases", "choose", "rows", "shown_epsilons"]
+__all__ = ["RULE", "cases", "choose", "passes_of_cases", "rows", "shown_epsilons"]
+
+BROKEN_EARLY = 0.4  # of the passes of an attack that are usually made, at the larger epsilons
 
 
 def shown_epsilons(grid: Sequence[float], count: int) -> list[float]:
@@ -113,6 +117,19 @@ def rows(
         Row(path, label, source, group, [of[i] for of in views], place.get(path))
         for i, (path, label, source, group) in enumerate(told)
     ]
+
+
+def passes_of_cases(bench: Bench) -> float:
+    """Return how many forward passes the pictures of one model's cases are expected to cost."""
+    settings, effort = bench.settings, bench.effort
+    wanted = methods(settings, effort, gradients=bench.subject.gradients)
+    costs = [cost_of_map(method, bench.pixels.size) for method in wanted.values()]
+    attack = main_attack(settings, bench.subject)
+    shown = len(shown_epsilons(bench.epsilons, settings.shown_epsilons))
+    walks = min(shown, 1) if isinstance(attack, BoundaryAttack) else shown
+    each = sum(costs) + shown * costs[0] + 1 + shown  # and what each is taken for
+    each += BROKEN_EARLY * walks * passes_of(attack, bench.classes)
+    return min(settings.shown_cases, len(bench.pixels)) * each
 
 
 def _minimal(table: pd.DataFrame) -> NDArray[np.float64]:

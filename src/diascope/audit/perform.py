@@ -23,11 +23,12 @@ from diascope.explain.chunks import at_most
 from diascope.files import write_text
 from diascope.hardware import out_of_memory
 
-Tell = Callable[[str, str, float, float], None]  # (model, stage, passes made, passes foreseen)
+Tell = Callable[[str, str, float, float], None]  # (model, stage, passes made, passes expected)
 Say = Callable[[str], None]
 T = TypeVar("T")
 FIRST = "predictions"  # without which nothing else can be
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TO_COME = 0.1  # of the expected passes are always to come, until a stage has ended
 ANY = (Exception, SystemExit)  # a model may call exit(); an interrupt is the user's
 
 
@@ -96,7 +97,7 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
     if found is not None:
         measured, seconds = found
         done.keep(bench, step.name, measured)
-        tell(model, step.name, step.passes, step.passes)
+        tell(model, step.name, step.expected, step.expected)
         return StageReport(model, step.name, "done", "", measured.images, seconds)
     bench.scratch = shelf.scratch(model, step.name, key)
     began = time.perf_counter()
@@ -117,17 +118,20 @@ def _measured(step: Step, tell: Tell, say: Say) -> Measured:
     bench, model = step.bench, step.bench.subject.name
 
     def once() -> Measured:
-        made = 0.0
+        made, foreseen, settled = 0.0, step.expected, step.stage.settled
+        most, weight = (step.expected, step.stage.share) if settled else (step.passes, 1.0)
 
         def counted(passes: float) -> None:
-            nonlocal made
-            made += passes
-            tell(model, step.name, min(made, step.passes), step.passes)
+            nonlocal made, foreseen
+            made = min(made + weight * passes, most)
+            foreseen = max(foreseen, made + TO_COME * min(step.expected, most - made))
+            tell(model, step.name, made, foreseen)
 
         bench.tell = counted
         measured = step.stage.measure(bench)
-        if made < step.passes:
-            tell(model, step.name, step.passes, step.passes)
+        if made < foreseen:
+            end = max(made, step.expected)
+            tell(model, step.name, end, end)
         return measured
 
     return in_memory(once, [bench], f"{model}: {step.name}", say)

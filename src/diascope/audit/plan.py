@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from diascope.audit.bench import Bench
+from diascope.audit.cases import passes_of_cases
 from diascope.audit.stages import Stage, in_order
 from diascope.hardware import out_of_memory
 from diascope.models.frozen import frozen
@@ -28,17 +29,26 @@ class Step:
     seconds: float  # expected
     reason: str = ""
 
+    @property
+    def expected(self) -> float:
+        """The passes that are usually made."""
+        return self.passes * self.stage.share
+
 
 @dataclass(frozen=True)
 class Plan:
-    """All the steps of an audit, stage by stage, and in each model by model."""
+    """All the steps of an audit, stage by stage, and in each model by model.
+
+    pictures: the seconds that the cases are expected to take, after the stages.
+    """
 
     steps: list[Step]
+    pictures: float = 0.0
 
     @property
     def seconds(self) -> float:
-        """How long the steps are expected to take together."""
-        return sum(step.seconds for step in self.steps)
+        """How long the steps and the cases are expected to take together."""
+        return sum(step.seconds for step in self.steps) + self.pictures
 
     def lines(self) -> Iterator[str]:
         """Yield the plan in words, a line a stage."""
@@ -50,6 +60,8 @@ class Plan:
             )
             cost = f"about {duration(sum(s.seconds for s in doing))}" if doing else ""
             yield f"  {name}: {', '.join(part for part in (cost, left) if part)}"
+        if self.pictures:
+            yield f"  cases: about {duration(self.pictures)}"
 
 
 def make_plan(benches: Sequence[Bench]) -> Plan:
@@ -63,7 +75,8 @@ def make_plan(benches: Sequence[Bench]) -> Plan:
             if not reason and not passes:
                 reason = "nothing to measure"
             steps.append(Step(bench, name, stage, passes, passes * stage.share * seconds, reason))
-    return Plan(steps)
+    each = zip(benches, speed, strict=True)
+    return Plan(steps, sum(passes_of_cases(bench) * seconds for bench, seconds in each))
 
 
 def lacking(bench: Bench, stage: Stage) -> str:

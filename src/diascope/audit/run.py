@@ -63,7 +63,8 @@ def audit(
     close = _Closing(done, shelf, say)
     of_data = close("data", "data_checks", lambda: _of_data(subjects, test, settings))
     names = " and ".join(subject.name for subject in subjects)
-    shown = close(names, "cases", lambda: _pictured(benches, done, test, settings, say))
+    tell = progress or _nobody
+    shown = close(names, "cases", lambda: _pictured(benches, done, test, settings, say, tell))
     shutil.rmtree(out / FRESH, ignore_errors=True)  # of an audit that was killed
     results = assemble(subjects, done, test, settings, out / FRESH, title, command, of_data)
     every = rows(_tables(benches, done), test.pixels, [s.name for s in subjects], shown)
@@ -113,7 +114,7 @@ def _announce(plan: Plan, test: Test, settings: AuditSettings, say: Say) -> None
     say(f"plan, budget {settings.budget}, {count} images of {side} x {side}:")
     for line in plan.lines():
         say(line)
-    say(f"  in all about {duration(plan.seconds)}, and the pictures of the cases")
+    say(f"  in all about {duration(plan.seconds)}")
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,25 @@ def _of_data(subjects: Sequence[Subject], test: Test, settings: AuditSettings) -
 
 
 def _pictured(
-    benches: Sequence[Bench], done: Done, test: Test, settings: AuditSettings, say: Say
+    benches: Sequence[Bench],
+    done: Done,
+    test: Test,
+    settings: AuditSettings,
+    say: Say,
+    tell: Tell,
 ) -> list[Case]:
     """Return the cases with pictures; where memory runs out, made in smaller batches."""
     models = {bench.subject.name: bench.model for bench in benches}
     tables, names = _tables(benches, done), " and ".join(models)
 
     def shown() -> list[Case]:
+        seen = dict.fromkeys(models, 0)
+        count = min(settings.shown_cases, len(test.pixels))
+
+        def counted(model: str, images: int) -> None:
+            seen[model] += images
+            tell(model, "cases", seen[model], count)
+
         return cases(
             models,
             tables,
@@ -166,6 +179,7 @@ def _pictured(
             benches[0].device,
             subjects=[bench.subject for bench in benches],
             batch_size=min(bench.batch_size for bench in benches),
+            tell=counted,
         )
 
     return in_memory(shown, benches, f"{names}: cases", say)

@@ -43,10 +43,11 @@ class Stage:
 
     kind: the type of `Measured.result`, to read it back from JSON. passes: how many forward
     passes of one image it takes at most, a backward pass counting two; what it costs is known from
-    this before it runs. share: of them that are usually made. needs: without which it is left
-    out, and the report says so. order: stages run in its order. effort: the numbers of `Effort`
-    whose change makes an earlier result useless; empty for all of them. beside: whether what is
-    found depends on the other models of the audit.
+    this before it runs. share: of them that are usually made. settled: whether what it tells while
+    it runs adds up to `passes`, as images are settled, or to the passes that were made. needs:
+    without which it is left out, and the report says so. order: stages run in its order. effort:
+    the numbers of `Effort` whose change makes an earlier result useless; empty for all of them.
+    beside: whether what is found depends on the other models of the audit.
     """
 
     kind: Any
@@ -58,6 +59,7 @@ class Stage:
     effort: tuple[str, ...] = ()
     lacks: Callable[[Bench], str] = _nothing
     beside: bool = False
+    settled: bool = True
 
 
 def in_order() -> list[tuple[str, Stage]]:

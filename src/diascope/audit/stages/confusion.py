@@ -87,6 +87,7 @@ CONFUSION = STAGES.register("confusion")(
         measure=_measure,
         order=41,
         share=0.6,
+        settled=False,
         effort=("operating_images", "attacks", "curve_images", "curve_steps", "queries"),
     )
 )

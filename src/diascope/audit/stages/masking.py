@@ -82,6 +82,7 @@ STAGES.register("masking")(
         order=25,
         beside=True,
         share=0.3,
+        settled=False,
         effort=("masking_images", "masking_steps", "masking_queries"),
     )
 )
