@@ -19,6 +19,7 @@ from diascope.training import read_config
 
 DOCS = Path(__file__).parents[1] / "docs"
 TRAINING = (DOCS / "training.md").read_text()
+STUDIES = (DOCS / "studies.md").read_text()
 
 
 def snippets(page: str) -> list[tuple[int, str]]:
@@ -132,3 +133,65 @@ def _told(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "all" if value is None else str(value)
+
+
+def test_studies(tmp_path, monkeypatch):
+    """The study of the page runs from its class folders to its report, cut to a few images."""
+    from diascope.data.phantom import write_phantom
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diascope.studies.run.expectation", lambda *_: {})  # times real steps
+    write_phantom("phantom", images=36, size=16, hospital="a")
+    (own,) = re.findall(r"^```yaml\n(.*?)^```$", STUDIES, re.MULTILINE | re.DOTALL)
+    Path("mine.yaml").write_text(own)
+    (making, running) = snippets("studies.md")
+    exec(compile(making[1], DOCS / "studies.md", "exec"), {})
+    short = (
+        "seeds=[0]",
+        "every_run.training.epochs=1",
+        "every_run.data.size=16",
+        "every_run.model.options.channels=[4,4,8,8]",
+        "runs.tuned.training.epochs=1",
+        "runs.robust.objective.attack.steps=1",
+        "evaluations.attacked.measure.epsilons=[0.3]",
+        "evaluations.attacked.measure.attacks.pgd.steps=2",
+        "evaluations.attacked.measure.steps=2",
+        "evaluations.attacked.measure.queries=2",
+        "evaluations.attacked.measure.images=4",
+        "evaluations.attacked.measure.masking_images=0",
+        "evaluations.shown.measure.images=1",
+        "evaluations.shown.measure.attack={name: fgsm}",
+    )
+    text = running[1].replace('"seeds=[0]"', ", ".join(map(repr, short)))
+    assert text != running[1]
+    names: dict[str, object] = {}
+    exec(compile("\n" * running[0] + text, DOCS / "studies.md", "exec"), names)
+    assert names["results"].complete
+    assert [claim.decision is not None for claim in names["results"].claims] == [True] * 3
+    assert (tmp_path / "report" / "figures" / "curves.png").exists()
+
+
+def test_studies_names_every_evaluation_claim_figure_and_verdict():
+    from diascope.report.studyfigures import FIGURES
+    from diascope.report.studywords import SIGNS
+    from diascope.studies.claims import CLAIMS
+    from diascope.studies.engines import ENGINES
+    from diascope.studies.evaluations import EVALUATIONS
+    from diascope.studies.study import Study
+
+    missing = [name for name in (*EVALUATIONS, *FIGURES) if f"| `{name}` |" not in STUDIES]
+    missing += [name for name in CLAIMS if f"name: {name}," not in STUDIES]
+    missing += [
+        name for verdict, sign in SIGNS.items() if (name := f"| {sign} {verdict} |") not in STUDIES
+    ]
+    missing += [name for name in ENGINES if name not in STUDIES]
+    missing += [
+        key
+        for key in Study.model_fields
+        if f"`{key}`" not in STUDIES and key not in ("name", "scale")
+    ]
+    for kind in (*FIGURES, *CLAIMS):
+        registry = FIGURES if kind in FIGURES.names() else CLAIMS
+        fields = {field.name for field in dataclasses.fields(registry[kind])}
+        missing += [f"{kind}: {field}" for field in fields if field not in STUDIES]
+    assert not missing

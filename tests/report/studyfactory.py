@@ -177,6 +177,15 @@ def make_claims(seeds: tuple[int, ...] = (0, 1, 2)) -> list[ClaimResult]:
             decision=unclear,
         ),
         ClaimResult(
+            name="weak",
+            says="SGT with half of the features masked gains, too",
+            statement="sgt/attacked.fgsm@0.2 > standard/attacked.fgsm@0.2",
+            verdict="under a weak attack",
+            reason="supported on fgsm@0.2, undecided on the strongest attack",
+            decision=held,
+            strongest=decision("undecided", 0.01, seeds),
+        ),
+        ClaimResult(
             name="late",
             says="More seeds would agree",
             statement="sgt/attacked.correct >= 0.9",

@@ -77,8 +77,9 @@ def test_every_verdict_stands_as_a_sign_and_in_words(written):
     for verdict, sign in words.SIGNS.items():
         assert f"{sign}{verdict}" in text.replace("\n", ""), verdict
     assert (
-        "Of 6 claims 1 is supported, 1 is refuted, 1 is undecided, 1 holds only under a masked "
-        "gradient, 1 cannot be tested here and 1 was not run." in text
+        "Of 7 claims 1 is supported, 1 is refuted, 1 is undecided, 1 holds only under a weak "
+        "attack, 1 holds only under a masked gradient, 1 cannot be tested here and 1 was not run."
+        in text
     )
 
 
@@ -114,13 +115,24 @@ def test_figures_lie_beside_the_page_as_pictures_and_as_tables(written):
         "masked-share.csv", "masked-share.png", "table-1.csv",
     }  # fmt: skip
     table = pd.read_csv(written[2] / "figures" / "table-1.csv")
-    assert list(table.columns) == ["Run", "clean", "FGSM .25"]
+    first = table[(table.row == "standard") & (table.column == "FGSM .25")].iloc[0]
     frames = [
         pd.read_parquet(written[1] / "tables" / f"{key}.parquet")
         for key in written[0].tables["attacked"]["standard"].values()
     ]
-    mean = 100 * pd.concat(frames)["fgsm@0.25"].mean()
-    assert table["FGSM .25"][0].startswith(f"{mean:.1f} (27.88) [")
+    assert first.value == pytest.approx(pd.concat(frames)["fgsm@0.25"].mean())
+    assert first["seed 1"] == pytest.approx(frames[1]["fgsm@0.25"].mean())
+    assert first.low < first.value < first.high
+    assert first.published == 27.88
+    curve = pd.read_csv(written[2] / "figures" / "figure-3.csv")
+    assert set(curve.part) == {"fgsm", "pgd", "strongest attack"}
+    assert set(curve.column) == {0, 0.1, 0.2, 0.25}
+
+
+def test_the_markdown_shows_pictures_and_tables(written):
+    text = (written[2] / "results.md").read_text()
+    assert "![Where they look](figures/maps.png)" in text
+    assert re.search(r"\| standard \| 9\d\.\d \[\d+\.\d, \d+\.\d\] \| \d+\.\d \(27\.88\) ", text)
 
 
 def test_one_figure_can_be_written_alone(written, tmp_path):
@@ -193,9 +205,9 @@ def test_the_summary_is_one_table_over_studies(written):
     text = write_summary([results, replace(results, name="p4b", title="Another")])
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[0].split(" | ")[0] == "| claim"
-    assert len(rows) == 2 + 2 * (1 + 6)
+    assert len(rows) == 2 + 2 * (1 + 7)
     assert {row.count("|") - row.count("\\|") for row in rows} == {7}
-    assert "Of 12 claims 2 are supported" in text
+    assert "Of 14 claims 2 are supported" in text
     assert "1.5" in rows[3]
 
 

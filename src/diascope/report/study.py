@@ -26,7 +26,7 @@ from diascope.report.html import date_text, environment
 from diascope.report.studycharts import bar_chart, line_chart
 from diascope.report.studyclaims import complete, masking_tables, shown
 from diascope.report.studyfigures import Drawn, Seen, build_figure
-from diascope.report.studymarkdown import study_markdown
+from diascope.report.studymarkdown import Written, study_markdown
 from diascope.report.studymethod import configurations, job_rows, totals
 from diascope.report.studyplots import bars_figure, plots_figure
 from diascope.report.studyvalues import Values
@@ -98,8 +98,7 @@ def write_study_report(results: StudyResults, store: Path, out: Path) -> Path:
     for each in figures:
         _write_figure(each, out / "figures")
     save(_without_pictures(results), out)
-    lines = {each.title: each.line for each in figures}
-    write_text(out / "results.md", study_markdown(results, lines))
+    write_text(out / "results.md", study_markdown(results, [_written(f) for f in figures]))
     write_text(out / "report.html", render_study(results, store, figures))
     return out / "report.html"
 
@@ -227,26 +226,26 @@ def _write_figure(each: Shown, folder: Path) -> list[Path]:
         with replacing(found[-1]) as temporary:
             temporary.write_bytes(each.png)
     if drawn.table is not None:
-        path = folder / f"{each.name}.csv"
-        with replacing(path) as temporary:
-            table_rows(drawn.table).to_csv(temporary, index=False)
-        found.append(path)
+        found.append(folder / f"{each.name}.csv")
+        with replacing(found[-1]) as temporary:
+            numbers_table(drawn).to_csv(temporary, index=False)
     return found
 
 
-def table_rows(table: Table) -> pd.DataFrame:
-    """Return a table as it is shown, a row a row, for machines."""
+def numbers_table(drawn: Drawn) -> pd.DataFrame:
+    """Return every number of a figure, a row each, unrounded: for machines."""
     rows = [
         {
-            **({"part": block.head} if block.head else {}),
-            table.corner: row.head,
-            **{
-                head: f"{cell.text} {cell.under}".strip()
-                for (head, _), cell in zip(table.columns, row.cells, strict=True)
-            },
+            "part": each.part,
+            "row": each.row,
+            "column": each.column,
+            "value": each.value.bounds[0],
+            "low": each.value.bounds[1],
+            "high": each.value.bounds[2],
+            "published": each.published,
+            **{f"seed {seed}": value for seed, value in each.value.seeds.items()},
         }
-        for block in table.blocks
-        for row in block.rows
+        for each in drawn.measures()
     ]
     return pd.DataFrame(rows)
 
@@ -260,6 +259,12 @@ def _uri(png: bytes) -> str:
     small = io.BytesIO()
     picture.save(small, "WEBP", quality=86, method=4)
     return f"data:image/webp;base64,{base64.b64encode(small.getvalue()).decode()}"
+
+
+def _written(each: Shown) -> Written:
+    """Return a figure as the Markdown of its study has it."""
+    file = f"figures/{each.name}.png" if each.png else ""
+    return Written(each.title, each.line, file, None if each.folded else each.table)
 
 
 def _without_pictures(results: StudyResults) -> StudyResults:

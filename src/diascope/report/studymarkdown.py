@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from diascope.report import numbers as n
 from diascope.report import studywords as words
 from diascope.report.studyclaims import complete, shown
 from diascope.report.studymethod import machines, totals
+from diascope.report.tables import Table
 from diascope.studies.results import StudyResults, Verdict
 
 SUMMARY = ["claim", "published", "ours, with 95% interval", "verdict", "hardware", "hours"]
@@ -49,8 +51,18 @@ def write_summary(studies: Sequence[StudyResults]) -> str:
     return "\n".join(lines)
 
 
-def study_markdown(results: StudyResults, lines_of: dict[str, str]) -> str:
-    """Return one study as Markdown. lines_of: of each figure, the line that makes it anew."""
+@dataclass(frozen=True)
+class Written:
+    """A figure in Markdown: the line that makes it anew, its picture, and its table."""
+
+    title: str
+    line: str
+    file: str = ""
+    table: Table | None = None
+
+
+def study_markdown(results: StudyResults, figures: Sequence[Written] = ()) -> str:
+    """Return one study as Markdown, with its figures."""
     results = complete(results)
     claims = shown(results)
     out = [f"# {results.title}", ""]
@@ -80,12 +92,23 @@ def study_markdown(results: StudyResults, lines_of: dict[str, str]) -> str:
     caveats = results.study.get("caveats") or []
     if caveats:
         out += ["", "What differs from the paper:", "", *[f"- {each}" for each in caveats]]
-    if lines_of:
-        out += ["", "## Figures", ""]
-        out += [f"- {name}: `{line}`" for name, line in lines_of.items()]
+    for figure in figures:
+        out += ["", f"## {figure.title}", ""]
+        out += [f"![{figure.title}]({figure.file})", ""] if figure.file else []
+        out += [*_table(figure.table), ""] if figure.table else []
+        out.append(f"`{figure.line}`")
     out += ["", "## Jobs", "", *[f"- {name}: {told}" for name, told in totals(results)]]
     out += [f"- {j.label}: {j.state}, {j.reason}" for j in results.jobs if j.reason]
     return "\n".join([*out, "", f"`{results.regenerate}`", ""])
+
+
+def _table(table: Table) -> list[str]:
+    """Return a table in Markdown, value and interval in one cell."""
+    lines = _head([table.corner, *[head for head, _ in table.columns]])
+    for block in table.blocks:
+        for row in block.rows:
+            lines.append(_row([row.head, *[f"{c.text} {c.under}" for c in row.cells]]))
+    return lines
 
 
 def _ours(effect: str, ours: Sequence[tuple[str, str]]) -> str:

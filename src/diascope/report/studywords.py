@@ -14,6 +14,7 @@ SIGNS: dict[Verdict, str] = {
     "supported": "✓",
     "refuted": "✗",
     "undecided": "?",
+    "under a weak attack": "◔",
     "under a masked gradient": "◑",
     "not testable here": "–",
     "not run": "○",
@@ -22,8 +23,9 @@ MEANINGS: dict[Verdict, str] = {
     "supported": "The whole interval lies on the claim's side, corrected for the number of claims.",
     "refuted": "The whole interval lies on the other side, corrected likewise.",
     "undecided": "The interval holds both sides: these images and seeds do not decide it.",
-    "under a masked gradient": "It holds on the paper's attack alone: a stronger attack, or the "
-    "checks on gradient masking, take it away.",
+    "under a weak attack": "It holds on the attack it names; a stronger one takes it away.",
+    "under a masked gradient": "It holds on the attack it names, and checks found the gradients of "
+    "the side it favours masked: what looks robust may only lead attacks astray.",
     "not testable here": "What it needs is not to be had here; the reason stands beside it.",
     "not run": "The models or measurements that it needs are not there yet.",
 }
@@ -46,6 +48,7 @@ def sentence(counts: Mapping[Verdict, int]) -> str:
         "supported": ("is supported", "are supported"),
         "refuted": ("is refuted", "are refuted"),
         "undecided": ("is undecided", "are undecided"),
+        "under a weak attack": ("holds only under a weak attack", "hold only under a weak attack"),
         "under a masked gradient": (
             "holds only under a masked gradient",
             "hold only under a masked gradient",

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from diascope.errors import UserError, nearest
 from diascope.registry import Registry
-from diascope.report.studyseries import Bars, Plot
+from diascope.report.studyseries import Bars, Plot, Value
 from diascope.report.studyvalues import Values
 from diascope.report.tables import Table
 from diascope.studies.quantities import atoms, check, parse
@@ -36,6 +36,17 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One number of a figure: of which part, row and column (or place x), and the paper's."""
+
+    part: str
+    row: str
+    column: str | float
+    value: Value
+    published: float | str | None = None
+
+
+@dataclass(frozen=True)
 class Drawn:
     """What a figure came to.
 
@@ -50,6 +61,20 @@ class Drawn:
     pictures: Figure | None = None
     alt: str = ""
     notes: list[str] = field(default_factory=list)
+    cells: list[Measure] = field(default_factory=list)
+
+    def measures(self) -> list[Measure]:
+        """Return every number that it shows."""
+        found = list(self.cells)
+        for plot in self.plots:
+            for each in plot.series:
+                paper = dict(each.published)
+                found += [
+                    Measure(plot.title, each.name, x, v, paper.get(x)) for x, v in each.points
+                ]
+        for panel in self.bars:
+            found += [Measure(panel.title, b.name, "", b.value, b.published) for b in panel.bars]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diascope.report import numbers as n
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, headed, of_run
+from diascope.report.studyfigures import FIGURES, Declared, Drawn, Measure, Seen, headed, of_run
 from diascope.report.studyseries import Value, value_of
 from diascope.report.tables import Block, Cell, Row, Table
 
@@ -43,7 +43,7 @@ class TableFigure(Declared):
             seen.values.across([of_run(quantity, run) for run in runs])
             for quantity in self.columns.values()
         ]
-        rows = []
+        rows, measures = [], []
         for k, run in enumerate(runs):
             paper = self.published.get(run, {})
             cells = [
@@ -51,11 +51,15 @@ class TableFigure(Declared):
                 for head, of_head in zip(self.columns, found, strict=True)
             ]
             rows.append(Row(self.name(run), cells))
+            measures += [
+                Measure("", self.name(run), head, value_of(of_head[k]), paper.get(head))
+                for head, of_head in zip(self.columns, found, strict=True)
+            ]
         columns: list[tuple[str, int | None]] = [(head, None) for head in self.columns]
         told = [", per cent" if self.percent else "", " (published)" if self.published else ""]
         under = f"ours{''.join(told)}" if any(told) else ""
         table = Table(self.title, "Run", columns, [Block(rows)], under)
-        return Drawn(table=table, folded=False)
+        return Drawn(table=table, folded=False, cells=measures)
 
 
 def value_cell(value: Value, published: float | str | None, percent: bool = False) -> Cell:
