@@ -38,15 +38,19 @@ def test_what_holds_on_the_strongest_attack_too_is_supported():
     assert result.strongest.quantities[0].name == "a/e.strongest@0.25"
 
 
-def test_what_the_strongest_attack_takes_away_holds_under_a_masked_gradient():
+def test_what_the_strongest_attack_takes_away_holds_under_a_weak_attack():
     result = decided(TEST, {"a": run(80, 10), "b": run(40, 9)})
-    assert result.verdict == "under a masked gradient"
+    assert result.verdict == "under a weak attack"
     assert result.decision.verdict == "supported"
     assert result.strongest.verdict == "undecided"
     assert "supported on fgsm@0.25 (0.400 [" in result.reason
     assert "undecided on the strongest attack (0.010 [" in result.reason
+    masked = decided(
+        TEST, {"a": run(80, 10), "b": run(40, 9)}, masking("a", checks(noise="failed"))
+    )
+    assert masked.verdict == "under a masked gradient"
     result = decided(TEST, {"a": run(80, 0), "b": run(40, 30)})
-    assert result.verdict == "under a masked gradient"
+    assert result.verdict == "under a weak attack"
     assert "refuted on the strongest attack (-0.300 [" in result.reason
 
 

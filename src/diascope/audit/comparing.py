@@ -100,4 +100,4 @@ def _shared(ours: ModelResult, theirs: ModelResult) -> Iterator[tuple[str, int]]
 
 def _column(table: pd.DataFrame, name: str) -> Floats:
     missing: Any = np.full(len(table), np.nan)
-    return np.asarray(table[name] if name in table else missing, dtype=np.float64)
+    return np.asarray(table.get(name, missing), dtype=np.float64)

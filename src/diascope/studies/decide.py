@@ -5,9 +5,10 @@ on the strongest attacks are a family of their own. With five or more seeds the 
 new images and new seeds; with fewer, of new images and these very models.
 
 A claim about robustness that the attacks it names support, and the strongest attack refutes or
-takes away, holds "under a masked gradient"; so does one in favour of a run whose gradients the
-checks find masked. Where the strongest attack, which may have seen fewer images, decides nothing
-and takes nothing away that could be told from chance, the claim is undecided.
+takes away, holds "under a weak attack"; one in favour of a run whose gradients the checks find
+masked holds "under a masked gradient". Where the strongest attack, which may have seen fewer
+images, decides nothing and takes nothing away that could be told from chance, the claim is
+undecided.
 """
 
 from __future__ import annotations
@@ -150,7 +151,10 @@ class _Trial:
                 return "undecided", "; ".join(said)
         elif not said:
             return verdict, ""
-        return ("under a masked gradient" if verdict == "supported" else verdict), "; ".join(said)
+        if verdict == "supported":
+            masked = bool(self._in_doubt())
+            verdict = "under a masked gradient" if masked else "under a weak attack"
+        return verdict, "; ".join(said)
 
     def _fell(self) -> bool:
         assert self.strongest is not None

@@ -16,7 +16,13 @@ from diascope.files import write_text
 
 SCHEMA = "diascope-study-results-1"
 Verdict = Literal[
-    "supported", "refuted", "undecided", "under a masked gradient", "not testable here", "not run"
+    "supported",
+    "refuted",
+    "undecided",
+    "under a weak attack",
+    "under a masked gradient",
+    "not testable here",
+    "not run",
 ]
 
 
