@@ -81,6 +81,7 @@ def test_a_favoured_run_whose_gradients_are_masked_is_named_with_the_check():
     [
         masking("b", checks(black_box="failed")),  # its rival's figure is too good, if anything
         masking("a", checks(reported="failed", noise="undecided")),
+        masking("a", checks(plateau="failed", losses="failed", returned="failed")),
         masking("a", None),
         {},
     ],

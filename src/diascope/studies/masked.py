@@ -13,7 +13,9 @@ from diascope.studies.quantities import ATTACKED, STRONGEST, Atom
 
 Checks = Sequence[Mapping[str, Any]]  # each with "name", "verdict", "evidence"
 Masking = Mapping[str, Mapping[str, Mapping[Any, Checks | None]]]  # evaluation -> run -> seed
-NOT_OF_GRADIENTS = ("reported",)  # the check that asks how a figure is told
+# Checks of the attack, or of how a figure is told. A claim has its answer to a weak attack in its
+# decision on the strongest; the report shows these checks as all others.
+NOT_OF_GRADIENTS = ("plateau", "returned", "losses", "contract", "reported")
 
 
 @dataclass(frozen=True)
