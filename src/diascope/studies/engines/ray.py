@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from uuid import uuid4
 from diascope.errors import UserError
 from diascope.studies.engines import ENGINES
 from diascope.studies.engines.inprocess import LATE
-from diascope.studies.jobs import Busy, Job, Outcome, Stopped
+from diascope.studies.jobs import Busy, Job, Outcome
 from diascope.studies.queueing import Queue
 
 POLL = 0.5  # seconds between two looks at the workers
@@ -329,13 +330,17 @@ def _work(
         return seen
 
     say(f"{job.label}: begun on {socket.gethostname()}, process {os.getpid()}")
+    place = None if data is None else Path(data)
+    # Ray begins its processes with SIGINT blocked, by which a training is told to save its state
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
-        place = None if data is None else Path(data)
         return "done", attempt(job, Path(store), place, say, stop, retries)
     except Busy:
         return "busy", job.label
-    except Stopped:
+    except KeyboardInterrupt:  # `Stopped` is one
         return "stopped", job.label
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @contextlib.contextmanager
