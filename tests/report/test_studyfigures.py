@@ -175,3 +175,12 @@ def test_ticks_span_what_is_drawn(low, high):
     assert ticks[0] <= low + 1e-9
     assert ticks[-1] >= high - 1e-9
     assert 2 <= len(ticks) <= 8
+
+
+def test_what_is_not_measured_yet_is_said(tmp_path):
+    results = replace(make_study(tmp_path, seeds=(0,), images=10), tables={})
+    empty = Seen(results, Values(results, tmp_path), tmp_path)
+    assert build_figure(CURVE, "f").show(empty).notes == ["Nothing was measured yet."]
+    svg = str(bar_chart(build_figure(FIGURES["clean"], "f").show(empty).bars[0], "b"))
+    assert svg.count("not measured</text>") == 3
+    assert ">0.2</text>" in svg

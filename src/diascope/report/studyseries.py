@@ -90,10 +90,12 @@ def value_of(found: QuantityResult | None) -> Value:
     return Value() if found is None else Value(bounds_of(found.bounds), dict(found.seeds))
 
 
-def extent(numbers: Iterable[float], zero: bool = True) -> tuple[float, float]:
-    """Return the least and the largest of some numbers, zero among them."""
-    found = [value for value in numbers if n.defined(value)] + ([0.0] if zero else [])
-    return (min(found), max(found)) if found else (0.0, 1.0)
+def extent(numbers: Iterable[float]) -> tuple[float, float]:
+    """Return the least and the largest of some numbers and zero; 0 to 1 where all are zero."""
+    found = [value for value in numbers if n.defined(value)]
+    if not any(found):
+        return (0.0, 1.0)
+    return min(0.0, *found), max(0.0, *found)
 
 
 def plot_extent(plot: Plot) -> tuple[float, float]:

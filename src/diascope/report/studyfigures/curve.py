@@ -46,6 +46,8 @@ class CurveFigure(Declared):
             self._plot(seen, attack, attacks.get(attack, []), runs)
             for attack in self.attacks or attacks
         ]
+        if not any(each.points for plot in plots for each in plot.series):
+            return Drawn(notes=["Nothing was measured yet."])
         return Drawn(plots=plots, table=plots_table(self.title, self.x_title, plots))
 
     def _plot(
@@ -53,7 +55,7 @@ class CurveFigure(Declared):
     ) -> Plot:
         series = []
         for index, run in enumerate(runs):
-            bare = self.clean and not any(eps == 0 for eps, _ in epsilons)
+            bare = self.clean and bool(epsilons) and epsilons[0][0] > 0
             columns = ([(0.0, "correct")] if bare else []) + epsilons
             found = seen.values.together([f"{run}/{self.evaluation}.{c}" for _, c in columns])
             points = list(zip([eps for eps, _ in columns], map(value_of, found), strict=True))
