@@ -14,10 +14,12 @@ from tests.audit.squares import COUNT, SIDE, TINY, Eyes, Squares, squares
 from diascope.attacks.base import at_eps, verdict
 from diascope.audit import AuditSettings, Subject, audit, open_subjects, plan, unseen, unseen_pixels
 from diascope.audit.cases import choose, shown_epsilons
+from diascope.audit.parts import Interface
 from diascope.audit.stages import STAGES
 from diascope.data import Preprocess, load_pixels
 from diascope.errors import UserError
 from diascope.models import create_model, save_model
+from diascope.models.black_box import BlackBox
 
 EFFORT = {  # every stage is run; each is tried harder in tests of its own
     "attacks": ("pgd", "apgd", "square"),
@@ -193,6 +195,35 @@ def test_an_earlier_audit_stays_until_there_is_another(dataset, tmp_path, monkey
     assert after != before
     assert [f.name for f in (tmp_path / "tables").iterdir()] == ["third.parquet"]
     assert not (tmp_path / ".tables").exists()
+
+
+def test_every_image_that_a_black_box_is_asked_about_is_counted(dataset, tmp_path, monkeypatch):
+    names = ("predictions", "corruptions")
+    monkeypatch.setattr(plan, "in_order", lambda: [(n, STAGES[n]) for n in names])
+    asked, eyes = [], Eyes(4.0)
+
+    def answers(images):
+        asked.append(len(images))
+        return eyes(torch.from_numpy(images)).detach().numpy()
+
+    def run():
+        box = BlackBox(answers, "eyes", ["left", "right"])
+        face = Interface("callable", False, "logits", 3, SIDE, "RGB", True)
+        subject = Subject("box", box, None, eyes.card, face)
+        settings = SETTINGS.model_copy(update={"cases": 1, "shown_epsilons": 1})
+        test = unseen_pixels(dataset, [subject], settings, cache=tmp_path / "cache")
+        return audit([subject], test, settings, tmp_path)
+
+    first = run()
+    assert first.models[0].queries == sum(asked)
+    predictions, corruptions = first.stages
+    assert predictions.queries == COUNT
+    assert corruptions.queries == 9 * 16  # corruptions at one severity, of so many images
+    asked.clear()
+    again = run()
+    assert [stage.queries for stage in again.stages] == [COUNT, 9 * 16]
+    assert again.models[0].queries == sum(asked) + COUNT + 9 * 16  # with those that are read back
+    assert Subject("eyes", eyes, None, eyes.card).queries == 0
 
 
 def test_does_not_depend_on_batch_size(dataset, audited, tmp_path):

@@ -269,3 +269,12 @@ def test_models_are_compared_at_the_operating_point_and_under_corruptions():
     assert (differences[at].text, differences[at].under) == ("+0.500", "[+0.40, +0.60] attacked")
     bare = bare_results(cases=0)
     assert "Paired differences each model" not in "".join(parsed(bare).text)
+
+
+def test_the_card_of_a_black_box_says_how_many_images_it_was_asked_about():
+    results = make_results(cases=0)
+    model, other = results.models
+    asked = replace(results, models=[replace(model, queries=12345), other])
+    text = " ".join("".join(parsed(asked).text).split())
+    assert text.count("asked about12,345 images in all") == 1
+    assert "images in all" not in "".join(parsed(results).text)

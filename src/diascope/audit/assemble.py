@@ -100,7 +100,8 @@ def _model(subject: Subject, summary: Summary, done: Done) -> ModelResult:
         found["maps"] = with_correct(
             found["maps"], columns, summary.all_correct, summary.groups, summary.options
         )
-    return replace(model, interface=subject.interface, **found)
+    queries = subject.queries + done.read_back.get(subject.name, 0)
+    return replace(model, interface=subject.interface, queries=queries, **found)
 
 
 def _without_eps(attack: dict[str, Any]) -> dict[str, Any]:

@@ -311,3 +311,4 @@ class StageReport:
     reason: str = ""
     images: int = 0
     seconds: float = 0.0
+    queries: int = 0  # images that a black box was asked about

@@ -6,7 +6,7 @@ import errno
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,12 +34,16 @@ ANY = (Exception, SystemExit)  # a model may call exit(); an interrupt is the us
 
 @dataclass
 class Done:
-    """What has been measured: results and tables by model, and what became of each stage."""
+    """What has been measured: results and tables by model, and what became of each stage.
+
+    read_back: how many images each black box was asked about by the audit whose stages these are.
+    """
 
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
     complete: bool = True
+    read_back: dict[str, int] = field(default_factory=dict)
 
     def keep(self, bench: Bench, stage: str, measured: Measured) -> None:
         """Add a result and its columns to what is known of a model."""
@@ -98,9 +102,10 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
         measured, seconds = found
         done.keep(bench, step.name, measured)
         tell(model, step.name, step.expected, step.expected)
-        return StageReport(model, step.name, "done", "", measured.images, seconds)
+        done.read_back[model] = done.read_back.get(model, 0) + measured.queries
+        return _report(step, measured, seconds)
     bench.scratch = shelf.scratch(model, step.name, key)
-    began = time.perf_counter()
+    began, asked = time.perf_counter(), bench.subject.queries
     try:
         measured = _measured(step, tell, say)
     except ANY as error:  # whatever a model, or a stage, raises
@@ -108,9 +113,15 @@ def _step(step: Step, shelf: Shelf, done: Done, tell: Tell, say: Say) -> StageRe
             raise UserError(f"{model}: gives no predictions: {_reason(error)}") from error
         return failed(model, step.name, shelf, error, time.perf_counter() - began, say)
     seconds = time.perf_counter() - began
+    measured = replace(measured, queries=bench.subject.queries - asked)
     done.keep(bench, step.name, measured)
     shelf.save(model, step.name, key, measured, seconds)
-    return StageReport(model, step.name, "done", "", measured.images, seconds)
+    return _report(step, measured, seconds)
+
+
+def _report(step: Step, measured: Measured, seconds: float) -> StageReport:
+    name, queries = step.bench.subject.name, measured.queries
+    return StageReport(name, step.name, "done", "", measured.images, seconds, queries)
 
 
 def _measured(step: Step, tell: Tell, say: Say) -> Measured:

@@ -68,6 +68,7 @@ class ModelResult:
     maps: list[MapScores] = field(default_factory=list)  # the shown method first
     masking: list[MaskingOutcome] = field(default_factory=list)
     not_finite: int = 0  # audited images of which the model returned NaN or infinity
+    queries: int = 0  # images that a black box was asked about, in all
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class Shelf:
             "key": key,
             "seconds": seconds,
             "images": measured.images,
+            "queries": measured.queries,
             "table": bool(measured.columns),
             "result": _plain(measured.result),
         }
@@ -90,7 +91,8 @@ class Shelf:
             result = content["result"]
             if stage.kind is not None:
                 result = TypeAdapter(stage.kind).validate_python(result)
-            return Measured(result, columns, content["images"]), float(content["seconds"])
+            found = Measured(result, columns, content["images"], content.get("queries", 0))
+            return found, float(content["seconds"])
         except (OSError, ValueError, KeyError, TypeError, UserError):
             return None
 

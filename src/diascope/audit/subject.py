@@ -65,11 +65,22 @@ class Subject:
         return self.interface is None or self.interface.outputs != "labels"
 
     @property
-    def architecture(self) -> str:
-        """The backbone's timm name, else the name of the module's class."""
+    def queries(self) -> int:
+        """How many images it has been asked about until now, where it is a black box; else 0."""
+        model = self._inner
+        return model.queries if isinstance(model, BlackBox) else 0
+
+    @property
+    def _inner(self) -> nn.Module:
         model = self.model
         while isinstance(model, Adapter | FixedBatch):
             model = model.inner
+        return model
+
+    @property
+    def architecture(self) -> str:
+        """The backbone's timm name, else the name of the module's class."""
+        model = self._inner
         if isinstance(model, BlackBox):
             return "black box"
         if isinstance(model, Sealed):

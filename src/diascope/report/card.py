@@ -54,6 +54,8 @@ def model_card(model: ModelResult) -> Pairs:
     pairs: Pairs = [("architecture", model.architecture), ("parameters", f"{model.parameters:,}")]
     if model.interface is not None:
         pairs += _interface(model.interface)
+    if model.queries:
+        pairs.append(("asked about", f"{model.queries:,} images in all"))
     for key, value in model.objective.items():
         pairs.append(("objective" if key == "name" else key.replace("_", " "), value))
     if not model.objective:

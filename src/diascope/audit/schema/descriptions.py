@@ -49,6 +49,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "attacked": "Images of `curve`; 0 for all of them.",
         "not_finite": "Images of which the model returned NaN or infinity; they count as "
         "misclassified.",
+        "queries": "Images that a black box was asked about, in all; 0 for other models.",
         "attacks": "Curves of each attack by itself.",
         "group_scores": "Accuracy of each class, source and attribute.",
         "confusion": "Confusion matrices, clean and attacked.",
@@ -272,5 +273,6 @@ FIELDS: dict[str, dict[str, str]] = {
         "reason": "Why it is not done.",
         "images": "How many images it measured.",
         "seconds": "Seconds it took.",
+        "queries": "Images that a black box was asked about for it.",
     },
 }

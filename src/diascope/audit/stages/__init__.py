@@ -25,12 +25,14 @@ Need = Literal["gradients", "scores", "weights", "masks", "validation", "elsewhe
 class Measured:
     """The result of a stage, and its columns (N,) for the table with a row an image.
 
-    Columns hold NaN for images that were not measured.
+    Columns hold NaN for images that were not measured. queries: how many images a black box was
+    asked about, which whoever runs the stage counts.
     """
 
     result: Any
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     images: int = 0
+    queries: int = 0
 
 
 def _nothing(bench: Bench) -> str:
