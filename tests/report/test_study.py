@@ -15,10 +15,9 @@ from tests.report.studyfactory import FIGURES, RUNS, decision, make_claims, make
 from tests.report.test_html import HOSTILE, Strict
 
 from diascope.errors import UserError
-from diascope.report import studywords as words
-from diascope.report.study import write_study_figure, write_study_report
-from diascope.report.studyclaims import masking_tables
-from diascope.report.studymarkdown import write_summary
+from diascope.report.study import words, write_study_figure, write_study_report
+from diascope.report.study.claims import masking_tables
+from diascope.report.study.markdown import write_summary
 from diascope.studies.results import ClaimResult, StudyResults
 
 

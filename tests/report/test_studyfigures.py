@@ -11,10 +11,10 @@ import pytest
 from tests.report.studyfactory import FIGURES, RUNS, make_study
 
 from diascope.errors import UserError
-from diascope.report.studycharts import bar_chart, line_chart, rounded_ticks
-from diascope.report.studyfigures import FIGURES as KINDS
-from diascope.report.studyfigures import Seen, build_figure, check_figures
-from diascope.report.studyvalues import Values
+from diascope.report.study.charts import bar_chart, line_chart, rounded_ticks
+from diascope.report.study.figures import FIGURES as KINDS
+from diascope.report.study.figures import Seen, build_figure, check_figures
+from diascope.report.study.values import Values
 from diascope.studies.study import Study
 
 TABLE = {"kind": "table", "title": "T", "columns": {"clean": "{run}/attacked.correct"}}

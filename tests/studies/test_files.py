@@ -14,7 +14,7 @@ import yaml
 
 from diascope.data.named import DATASETS
 from diascope.errors import UserError
-from diascope.report.studyfigures import check_figures
+from diascope.report.study.figures import check_figures
 from diascope.studies.claims import CLAIMS
 from diascope.studies.planning import Plan, plan_study
 from diascope.studies.quantities import atoms, check, parse

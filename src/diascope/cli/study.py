@@ -164,7 +164,7 @@ class _Asked:
 
     def plan(self, file: Path) -> Plan:
         """Return the plan of a study file."""
-        from diascope.report.studyfigures import check_figures
+        from diascope.report.study.figures import check_figures
         from diascope.studies.planning import plan_study
         from diascope.studies.study import read_study
 
@@ -213,7 +213,7 @@ class _Asked:
         from diascope.cli.console import say
         from diascope.files import write_text
         from diascope.report.study import write_study_figure, write_study_report
-        from diascope.report.studymarkdown import write_summary
+        from diascope.report.study.markdown import write_summary
         from diascope.studies.run import collect
         from diascope.studies.store import Store
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, of_run
-from diascope.report.studyfigures.curve import plots_table
-from diascope.report.studyseries import Plot, Series, value_of
+from diascope.report.study.figures import FIGURES, Declared, Drawn, Seen, of_run
+from diascope.report.study.figures.curve import plots_table
+from diascope.report.study.series import Plot, Series, value_of
 
 
 @FIGURES.register("line")

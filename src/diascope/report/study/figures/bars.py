@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, headed, of_run
-from diascope.report.studyfigures.table import value_cell
-from diascope.report.studyseries import Bar, Bars, value_of
+from diascope.report.study.figures import FIGURES, Declared, Drawn, Seen, headed, of_run
+from diascope.report.study.figures.table import value_cell
+from diascope.report.study.series import Bar, Bars, value_of
 from diascope.report.tables import Block, Row, Table
 
 

@@ -20,16 +20,16 @@ from diascope.errors import UserError, nearest
 from diascope.files import replacing, write_text
 from diascope.report import grid
 from diascope.report import numbers as n
-from diascope.report import studywords as words
 from diascope.report.charts import glyph
 from diascope.report.html import date_text, environment
-from diascope.report.studycharts import bar_chart, line_chart
-from diascope.report.studyclaims import complete, masking_tables, shown
-from diascope.report.studyfigures import Drawn, Seen, build_figure
-from diascope.report.studymarkdown import Written, study_markdown
-from diascope.report.studymethod import configurations, job_rows, totals
-from diascope.report.studyplots import bars_figure, plots_figure
-from diascope.report.studyvalues import Values
+from diascope.report.study import words
+from diascope.report.study.charts import bar_chart, line_chart
+from diascope.report.study.claims import complete, masking_tables, shown
+from diascope.report.study.figures import Drawn, Seen, build_figure
+from diascope.report.study.markdown import Written, study_markdown
+from diascope.report.study.method import configurations, job_rows, totals
+from diascope.report.study.plots import bars_figure, plots_figure
+from diascope.report.study.values import Values
 from diascope.report.tables import Table
 from diascope.studies.results import StudyResults, save
 

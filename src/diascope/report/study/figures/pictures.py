@@ -18,7 +18,7 @@ from torch import Tensor
 from diascope.explain.colours import DEFAULT
 from diascope.report.figures import Said, Shown, Style, grouped_figure, maps_figure
 from diascope.report.grid import Cell, grid
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen
+from diascope.report.study.figures import FIGURES, Declared, Drawn, Seen
 
 Entry = Mapping[str, Any]  # a picture as the evaluation `examples` tells it
 

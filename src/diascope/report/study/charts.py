@@ -11,7 +11,7 @@ from diascope.audit.parts import Bounds
 from diascope.report import numbers as n
 from diascope.report.charts import f, figure, line, marker, path, sign_class, text
 from diascope.report.curves import Label, Panel, place_labels, short, uses_root
-from diascope.report.studyseries import Bars, Plot, Series, Value, extent, plot_extent, spread_of
+from diascope.report.study.series import Bars, Plot, Series, Value, extent, plot_extent, spread_of
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 430.0, 46.0, 128.0, 30.0, 246.0
 BAR, HEAD = 40.0, 8.0  # height of a bar with its name above, and of what stands over the first

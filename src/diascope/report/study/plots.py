@@ -14,8 +14,8 @@ from diascope.report.curves import uses_root
 from diascope.report.grid import INK, QUIET
 from diascope.report.lettering import FAMILY, Lettering, printable, wrapped
 from diascope.report.roc import COLOURS, DASHES
-from diascope.report.studycharts import rounded_ticks
-from diascope.report.studyseries import Bars, Plot, Series, extent, plot_extent, spread_of
+from diascope.report.study.charts import rounded_ticks
+from diascope.report.study.series import Bars, Plot, Series, extent, plot_extent, spread_of
 
 MARKS = ("o", "s", "^", "D", "v", "h")
 WIDE, HIGH = 250.0, 190.0  # points, of a panel

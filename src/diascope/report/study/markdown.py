@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diascope.report import numbers as n
-from diascope.report import studywords as words
-from diascope.report.studyclaims import complete, shown
-from diascope.report.studymethod import machines, totals
+from diascope.report.study import words
+from diascope.report.study.claims import complete, shown
+from diascope.report.study.method import machines, totals
 from diascope.report.tables import Table
 from diascope.studies.results import StudyResults, Verdict
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diascope.report import numbers as n
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Measure, Seen, headed, of_run
-from diascope.report.studyseries import Value, value_of
+from diascope.report.study.figures import FIGURES, Declared, Drawn, Measure, Seen, headed, of_run
+from diascope.report.study.series import Value, value_of
 from diascope.report.tables import Block, Cell, Row, Table
 
 NOT_MEASURED = "not measured"

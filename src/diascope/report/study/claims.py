@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from diascope.report import numbers as n
-from diascope.report import studywords as words
-from diascope.report.studycharts import bar_chart
-from diascope.report.studyseries import Bar, Bars, Value, bounds_of
+from diascope.report.study import words
+from diascope.report.study.charts import bar_chart
+from diascope.report.study.series import Bar, Bars, Value, bounds_of
 from diascope.studies.results import ClaimResult, Decision, StudyResults
 
 

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from diascope.errors import UserError, nearest
 from diascope.registry import Registry
-from diascope.report.studyseries import Bars, Plot, Value
-from diascope.report.studyvalues import Values
+from diascope.report.study.series import Bars, Plot, Value
+from diascope.report.study.values import Values
 from diascope.report.tables import Table
 from diascope.studies.quantities import atoms, check, parse
 from diascope.studies.results import StudyResults

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from diascope.report import numbers as n
-from diascope.report.studyseries import bounds_of
+from diascope.report.study.series import bounds_of
 from diascope.studies.results import ClaimResult, Decision, StudyResults, Verdict
 
 SIGNS: dict[Verdict, str] = {

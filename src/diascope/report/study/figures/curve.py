@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from diascope.report.studyfigures import FIGURES, Declared, Drawn, Seen, headed
-from diascope.report.studyfigures.table import value_cell
-from diascope.report.studyseries import Plot, Series, Value, value_of
+from diascope.report.study.figures import FIGURES, Declared, Drawn, Seen, headed
+from diascope.report.study.figures.table import value_cell
+from diascope.report.study.series import Plot, Series, Value, value_of
 from diascope.report.tables import Block, Row, Table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from diascope.report import numbers as n
-from diascope.report.studywords import hours
+from diascope.report.study.words import hours
 from diascope.studies.results import JobResult, StudyResults
 
 STATES = {"done": "✓ done", "there": "✓ was there", "failed": "✗ failed", "left": "○ left"}
