@@ -172,8 +172,8 @@ def test_studies(tmp_path, monkeypatch):
 
 
 def test_studies_names_every_evaluation_claim_figure_and_verdict():
-    from diascope.report.studyfigures import FIGURES
-    from diascope.report.studywords import SIGNS
+    from diascope.report.study.figures import FIGURES
+    from diascope.report.study.words import SIGNS
     from diascope.studies.claims import CLAIMS
     from diascope.studies.engines import ENGINES
     from diascope.studies.evaluations import EVALUATIONS
