@@ -22,6 +22,7 @@ import diascope.viewer.serve  # noqa: F401 (each fork has them)
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 import numpy as np
+from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -61,6 +62,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "<!doctype html><title>An audit</title><script>document.title += self.origin</script>"
     )
     (folder / "one.png").write_bytes(png(side=60))
+    for name, side in (("mask", 60), ("small", 30)):
+        region = np.zeros((side, side), np.uint8)
+        region[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 255
+        Image.fromarray(region).save(folder / f"{name}.png")
     grey = np.random.default_rng(0).integers(0, 255, (48, 40), np.uint8)
     (folder / "Mustermann^Erika.png").write_bytes(dicom(grey))
     (folder / "broken.dcm").write_bytes(dicom(grey)[:-900])
@@ -179,6 +184,33 @@ def test_the_slider_the_keys_and_the_map_alone(page, folder):
     Select(page.find_element(By.ID, "method")).select_by_value("gradcam")
     until(page, lambda: idle(page, 2))
     assert read(page, ".plates .heat", "src")[0] != first
+
+
+def test_the_outline_of_a_mask_is_drawn_on_every_picture_and_hidden_by_a_key(page, folder):
+    put_in(page, folder / "one.png")
+    attack(page)
+    assert not shown(page, ".outline, #edges")
+    page.find_element(By.ID, "mask").send_keys(str(folder / "small.png"))
+    alert = page.find_element(By.ID, "alert")
+    until(page, alert.is_displayed)
+    assert alert.text == "The mask is 30 × 30 pixels, and its image 60 × 60."
+    page.find_element(By.ID, "mask").send_keys(str(folder / "mask.png"))
+    until(page, lambda: len(shown(page, ".outline")) == 5)  # the image, and four pictures of it
+    assert not alert.is_displayed()
+    within = page.execute_script(
+        "return [...document.querySelectorAll('.outline')].every((svg) => {"
+        " const line = svg.lastChild.getBoundingClientRect(), all = svg.getBoundingClientRect();"
+        " const part = (line.left - all.left) / all.width;"
+        " return Math.abs(part - 0.25) < 0.05 && Math.abs(line.width / all.width - 0.5) < 0.06; })"
+    )
+    assert within  # the mask lies in the middle, half as wide as the image
+    page.execute_script("document.activeElement.blur()")
+    body(page).send_keys("l")
+    assert not shown(page, ".outline")
+    page.find_element(By.ID, "outline").click()
+    assert len(shown(page, ".outline")) == 5
+    put_in(page, folder / "one.png")  # another image has none
+    assert not shown(page, ".outline, #edges")
 
 
 def test_it_is_worked_by_the_keyboard_alone(page, folder):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import re
 import threading
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.nets import small_net
 from tests.viewer.conftest import SETTINGS, SIDE, client_of, events, png, upload
 
@@ -22,6 +26,7 @@ from diascope.models import heads
 from diascope.viewer.app import Viewer, _lines, _teller
 from diascope.viewer.limits import Refused
 from diascope.viewer.room import Room
+from diascope.viewer.samples import Samples
 from diascope.viewer.session import Shelf
 from diascope.viewer.work import Desk, Job, heed
 
@@ -41,6 +46,67 @@ def test_predictions_are_the_models_own(client, viewer, room):
     assert seen["model"] == "tiny"
     assert seen["probabilities"] == pytest.approx(p.tolist(), abs=1e-5)
     assert seen["prediction"] == int(p.argmax())
+
+
+def masked(shape=(60, 40), inside=(slice(20, 30), slice(5, 15)), level=255):
+    pixels = np.zeros(shape, np.uint8)
+    pixels[inside] = level
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def corners(path):
+    """Left, top, right and bottom of an SVG path in pixels."""
+    points = np.array([[float(v) for v in p.split()] for p in re.findall(r"[-\d.]+ [-\d.]+", path)])
+    return [*points.min(0), *points.max(0)]
+
+
+def test_the_outline_of_a_mask_lies_where_the_image_was_cut(client):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(file, "PNG")
+    found = upload(client, file.getvalue())
+    assert found["outline"] == ""
+    told = client.post(f"images/{found['id']}/mask", content=masked())
+    assert told.status_code == 200, told.text
+    # the centre square begins 10 pixels down; 40 pixels become SIDE
+    k = SIDE / 40
+    expected = [5 * k, 10 * k, 15 * k, 20 * k]
+    assert corners(told.json()["outline"]) == pytest.approx(expected, abs=0.7)
+
+
+def test_a_mask_that_does_not_fit_is_refused_in_a_sentence(client):
+    name = upload(client)["id"]
+    cases = {
+        masked((40, 30)): (415, "The mask is 30 × 40 pixels, and its image 40 × 40."),
+        masked((40, 40), level=0): (415, "The mask has nothing inside that the models see."),
+        b"no picture": (415, "known format"),
+        b"x" * 300_000: (413, "larger than"),
+    }
+    for content, (status, words) in cases.items():
+        answer = client.post(f"images/{name}/mask", content=content)
+        assert answer.status_code == status
+        assert words in answer.json()["error"]
+    assert client.post("images/nothing/mask", content=masked((40, 40))).status_code == 404
+
+
+@pytest.mark.parametrize("region", ["mask", "boxes"])
+def test_images_of_the_data_have_the_outline_of_their_mask_or_boxes(room, tmp_path, region):
+    (tmp_path / "m.png").write_bytes(masked((40, 40), (slice(8, 32), slice(16, 24))))
+    (tmp_path / "small.png").write_bytes(masked((20, 20)))
+    regions = {"mask": ["m.png", "small.png", ""], "boxes": ["[[16,8,8,24]]", "[[50,50,3,3]]", ""]}[
+        region
+    ]
+    lines = ["path,label,group," + region]
+    for number, of in enumerate(regions):
+        (tmp_path / f"{number}.png").write_bytes(png(seed=number))
+        lines.append(f'{number}.png,nevus,g{number},"{of}"')
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    samples = Samples.open(str(tmp_path / "table.csv"), room)
+    first, second, third = (samples.picture(number, room) for number in range(3))
+    k = SIDE / 40
+    assert corners(first.outline) == pytest.approx([16 * k, 8 * k, 24 * k, 32 * k], abs=0.7)
+    assert second.outline == third.outline == ""  # of another size, or of none, or none at all
 
 
 def test_an_attack_is_shown_at_each_epsilon_and_the_least_is_the_curves(client, viewer, room):

@@ -21,6 +21,7 @@ from diascope.viewer.limits import (
     choice,
     read_body,
     read_image,
+    read_mask,
     whole,
 )
 from diascope.viewer.session import Attacked, Picture, Shelf
@@ -28,6 +29,9 @@ from diascope.viewer.settings import ViewSettings
 from diascope.viewer.work import FINAL, Desk, Event, Job
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from diascope.viewer.room import Room
     from diascope.viewer.samples import Samples
 
@@ -136,6 +140,17 @@ def _images(app: FastAPI, viewer: Viewer) -> None:
             picture = await to_thread.run_sync(room.prepare, image)
         return _kept(viewer, picture, {"width": image.shape[1], "height": image.shape[0]})
 
+    @app.post("/images/{name}/mask")
+    async def take_mask(name: str, request: Request) -> Response:
+        """Take the bytes of the mask of an image in memory; give back its outline, keep nothing."""
+        room, picture = viewer.ready, viewer.pictures.get(name)
+        with viewer.door.entered():
+            content = await read_body(request, viewer.settings.max_upload)
+            mask = await to_thread.run_sync(read_mask, content)
+            del content
+            outline = await to_thread.run_sync(_outline, room, picture, mask)
+        return JSONResponse({"outline": outline})
+
     @app.post("/samples/{number}")
     async def take_out(number: int) -> Response:
         picture = await to_thread.run_sync(_sample, viewer, number)
@@ -161,12 +176,22 @@ def _sample(viewer: Viewer, number: int) -> Picture:
     return viewer.samples.picture(number, viewer.ready)
 
 
+def _outline(room: Room, picture: Picture, mask: NDArray[np.bool_]) -> str:
+    if picture.frame is None:
+        raise Refused(415, "Of this image nobody knows how it was cut.")
+    outline = room.outline(mask, picture.frame)
+    if not outline:
+        raise Refused(415, "The mask has nothing inside that the models see.")
+    return outline
+
+
 def _kept(viewer: Viewer, picture: Picture, more: dict[str, Any]) -> Response:
     from diascope.viewer.pictures import THUMB, as_seen
 
     name = viewer.pictures.put(picture)
     images = {"image": as_seen(picture.levels), "thumb": as_seen(picture.levels, THUMB)}
-    return JSONResponse({"id": name, "label": picture.label, **images, **more})
+    known = {"label": picture.label, "outline": picture.outline}
+    return JSONResponse({"id": name, **known, **images, **more})
 
 
 def _work(app: FastAPI, viewer: Viewer) -> None:

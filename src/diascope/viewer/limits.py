@@ -81,11 +81,25 @@ def read_image(content: bytes, depth: Depth) -> NDArray[np.uint8]:
     try:
         return decode(content, depth)
     except FormatError as error:
-        what = str(error)
-        hint = f" ({KNOWN})" if "known format" in what else ""
-        start = "The file" if not what.startswith("the file") else ""
-        sentence = f"{start} {what}".strip()
-        raise Refused(415, f"{sentence[0].upper()}{sentence[1:]}{hint}.") from None
+        raise Refused(415, _sentence(str(error))) from None
+
+
+def _sentence(what: str) -> str:
+    """Return what is wrong with a file as a sentence."""
+    hint = f" ({KNOWN})" if "known format" in what else ""
+    start = "The file" if not what.startswith("the file") else ""
+    sentence = f"{start} {what}".strip()
+    return f"{sentence[0].upper()}{sentence[1:]}{hint}."
+
+
+def read_mask(content: bytes) -> NDArray[np.bool_]:
+    """Return the region (H, W) in the bytes of a mask's file; raises `Refused`."""
+    from diascope.data.formats import FormatError, decode_mask
+
+    try:
+        return decode_mask(content)
+    except FormatError as error:
+        raise Refused(415, _sentence(str(error))) from None
 
 
 def choice(content: dict[str, Any], key: str, known: tuple[str, ...] | list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from diascope.explain import colours
 from diascope.report import pictures
 
+_TRACING = threading.Lock()  # what traces edges is not made for several threads
 SIDE = 512  # larger pictures are shrunk
 THUMB = 96
 
@@ -33,6 +35,12 @@ def added(delta: Tensor) -> tuple[str, float]:
     values: NDArray[np.float32] = delta.permute(1, 2, 0).float().cpu().numpy()
     factor = pictures.magnification([values])
     return _png(np.rint(np.clip(0.5 + factor * values, 0, 1) * 255).astype(np.uint8), SIDE), factor
+
+
+def edge_of(mask: NDArray[np.bool_]) -> str:
+    """Return the SVG path of a mask's (H, W) edge in pixels; empty where nothing is inside."""
+    with _TRACING:
+        return pictures.outline(mask)
 
 
 def ramp(steps: int = 9) -> list[str]:

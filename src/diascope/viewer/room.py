@@ -20,8 +20,9 @@ from diascope.errors import UserError
 from diascope.explain import Explainer, explainers
 from diascope.explain.base import need_of
 from diascope.settings import validate
-from diascope.viewer.pictures import ramp
-from diascope.viewer.session import Picture
+from diascope.viewer.limits import Refused
+from diascope.viewer.pictures import edge_of, ramp
+from diascope.viewer.session import Frame, Picture
 from diascope.viewer.settings import ViewSettings
 from diascope.viewer.work import heed
 
@@ -92,11 +93,31 @@ class Room:
         built: Attack = attacks.build(content, "attack")
         return built
 
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images become squares, as in training."""
+        return Preprocess.model_validate(self.subjects[0].card["preprocess"])
+
     def prepare(self, image: NDArray[np.uint8]) -> Picture:
         """Return an image (H, W, 1 or 3) as the models were trained to see it."""
-        preprocess = Preprocess.model_validate(self.subjects[0].card["preprocess"])
-        square = preprocess.image(image, self.size).copy()
-        return Picture(torch.from_numpy(square).permute(2, 0, 1).contiguous())
+        window = self.preprocess.window(image)
+        square = self.preprocess.image(image, self.size, window).copy()
+        levels = torch.from_numpy(square).permute(2, 0, 1).contiguous()
+        return Picture(levels, frame=Frame(image.shape[0], image.shape[1], window))
+
+    def outline(self, mask: NDArray[np.bool_], frame: Frame) -> str:
+        """Return the edge of an image's mask (H, W) as `Picture.outline` has it.
+
+        Raises `Refused` for a mask of another size than its image.
+        """
+        if mask.shape != (frame.height, frame.width):
+            height, width = mask.shape
+            raise Refused(
+                415,
+                f"The mask is {width} × {height} pixels, and its image {frame.width} × "
+                f"{frame.height}.",
+            )
+        return edge_of(self.preprocess.mask(mask, self.size, frame.window))
 
     def tensor(self, picture: Picture) -> Tensor:
         """Return a picture as the models take it, (1, C, H, W) in [0, 1]."""
@@ -135,7 +156,7 @@ class Room:
 
     def _find_methods(self) -> None:
         """Try the methods that do not explain every model on one grey image."""
-        channels = Preprocess.model_validate(self.subjects[0].card["preprocess"]).channels
+        channels = self.preprocess.channels
         x = torch.full((1, channels, self.size, self.size), 0.5, device=self.device)
         built: dict[str, Explainer] = {name: explainers.build(name) for name in explainers}
         for subject in self.subjects:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diascope.audit.subject import unseen
-from diascope.data import Dataset, ReadError, open_data
+from diascope.data import Dataset, open_data
+from diascope.data.verify import read_row
 from diascope.errors import UserError
 from diascope.viewer.limits import Refused
 from diascope.viewer.room import Room
@@ -52,12 +53,18 @@ class Samples:
         }
 
     def picture(self, number: int, room: Room) -> Picture:
-        """Return an image as the models see it; raises `Refused` for one that cannot be read."""
+        """Return an image as the models see it, with the outline of its mask or boxes.
+
+        Raises `Refused` for one that cannot be read.
+        """
         if not 0 <= number < len(self.rows):
             raise Refused(404, "There is no such image in the data.")
         row = int(self.rows[number])
-        try:
-            pixels = self.dataset.reader.image(str(self.dataset.table.path.iloc[row]))
-        except ReadError as error:
-            raise Refused(415, f"Image {number + 1} of the data {error.reason}.") from None
-        return replace(room.prepare(pixels), label=int(self.labels[number]))
+        found = read_row(self.dataset, row)
+        if found.image is None:
+            reason = found.problems[0].reason
+            raise Refused(415, f"Image {number + 1} of the data {reason}.")
+        picture = replace(room.prepare(found.image), label=int(self.labels[number]))
+        if found.mask is None or found.problems or picture.frame is None:
+            return picture  # without an outline, for its mask cannot be read
+        return replace(picture, outline=room.outline(found.mask, picture.frame))

@@ -13,6 +13,8 @@ from diascope.viewer.limits import Refused
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diascope.data.windows import Window
+
 
 class Held(Protocol):
     """Anything that knows its size."""
@@ -27,11 +29,26 @@ H = TypeVar("H", bound=Held)
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What is left of an image that was prepared: its size in pixels, and what was cut out."""
+
+    height: int
+    width: int
+    window: Window
+
+
+@dataclass(frozen=True)
 class Picture:
-    """An image as the models see it, (C, H, W) uint8; where it is known, its class's index."""
+    """An image as the models see it, (C, H, W) uint8; where it is known, its class's index.
+
+    outline: the edge of its mask as an SVG path in these pixels, empty without a mask. frame: of
+    the image before, by which a mask that comes later is cut.
+    """
 
     levels: Tensor
     label: int | None = None
+    outline: str = ""
+    frame: Frame | None = None
 
     @property
     def nbytes(self) -> int:

@@ -1,7 +1,7 @@
 "use strict";
 // How one model's view of one image is drawn; the state itself is kept in view.js.
 window.Plates = (() => {
-  const SHOWN = 5;
+  const SHOWN = 5, SVG = "http://www.w3.org/2000/svg";
   const WORDS = {
     pgd: (steps) => `PGD, ${steps} steps, with the model's gradients`,
     square: (steps, each) => `Square, ${steps * each} queries, scores only`,
@@ -22,7 +22,23 @@ window.Plates = (() => {
     return String(Number(value.toPrecision(3)));
   }
 
-  function picture(layers, label) {
+  // Returns the edge of a mask, a path in the pixels of the image, to be laid over a plate.
+  function edge(path, size) {
+    const svg = document.createElementNS(SVG, "svg");
+    svg.setAttribute("class", "outline");
+    svg.setAttribute("viewBox", `0 0 ${size} ${size}`);
+    svg.setAttribute("aria-hidden", "true");
+    for (const name of ["halo", ""]) {
+      const line = document.createElementNS(SVG, "path");
+      line.setAttribute("class", name);
+      line.setAttribute("d", path);
+      line.setAttribute("vector-effect", "non-scaling-stroke");
+      svg.append(line);
+    }
+    return svg;
+  }
+
+  function picture(layers, label, outline) {
     const plate = make("div", "", "plate");
     plate.setAttribute("role", "img");
     plate.setAttribute("aria-label", label);
@@ -32,6 +48,7 @@ window.Plates = (() => {
       img.src = uri;
       plate.append(img);
     }
+    if (outline) plate.append(edge(...outline));
     return plate;
   }
 
@@ -52,10 +69,10 @@ window.Plates = (() => {
     return line;
   }
 
-  function mapFigure(base, map, lines, label, failure) {
+  function mapFigure(base, map, lines, label, failure, outline) {
     if (failure) return figure(blank(failure), ...lines);
     if (!map) return figure(blank("…"), ...lines);
-    const plate = picture([[base, "base below"], [map.map, "heat"]], `${label}, evidence for ${map.target}`);
+    const plate = picture([[base, "base below"], [map.map, "heat"]], `${label}, evidence for ${map.target}`, outline);
     return figure(plate, ...lines, map.empty ? "no evidence anywhere" : `evidence for ${map.target}`);
   }
 
@@ -104,16 +121,16 @@ window.Plates = (() => {
     return line;
   }
 
-  function attackFigures(view, info, attack, place) {
+  function attackFigures(view, info, attack, place, outline) {
     const step = view.steps[place], eps = number(attack.epsilons[place], attack.norm);
     const { name } = view.model;
     if (!step) return ["Attacked image", "What was added", "Map under attack"].map((words) => figure(blank("…"), words));
-    const attacked = picture([[step.image, "base"]], `Attacked through ${name} at eps ${eps}: ${info.classes[step.prediction]}`);
-    const delta = picture([[step.added, "base"]], `Perturbation against ${name} at eps ${eps}, magnified ${step.factor} times around grey`);
+    const attacked = picture([[step.image, "base"]], `Attacked through ${name} at eps ${eps}: ${info.classes[step.prediction]}`, outline);
+    const delta = picture([[step.added, "base"]], `Perturbation against ${name} at eps ${eps}, magnified ${step.factor} times around grey`, outline);
     return [
       figure(attacked, `Attacked, eps ${eps}`, guess(step, info.classes, view.seen && view.seen.prediction)),
       figure(delta, `What was added, ×${step.factor}`, "grey is no change"),
-      mapFigure(step.image, view.underAttack[place], ["Map under attack"], `Map of ${name} under attack at eps ${eps}`, view.unfit),
+      mapFigure(step.image, view.underAttack[place], ["Map under attack"], `Map of ${name} under attack at eps ${eps}`, view.unfit, outline),
     ];
   }
 
@@ -129,10 +146,10 @@ window.Plates = (() => {
       section.append(make("p", view.failed, "remark bad"));
       return section;
     }
-    const plates = make("div", "", "plates");
+    const plates = make("div", "", "plates"), outline = image.outline ? [image.outline, info.size] : null;
     const lines = ["Map, no attack", ...(view.seen ? [guess(view.seen, info.classes)] : [])];
-    plates.append(mapFigure(image.image, view.map, lines, `Map of ${view.model.name}`, view.unfit));
-    if (attack) plates.append(...attackFigures(view, info, attack, place));
+    plates.append(mapFigure(image.image, view.map, lines, `Map of ${view.model.name}`, view.unfit, outline));
+    if (attack) plates.append(...attackFigures(view, info, attack, place, outline));
     section.append(plates);
     if (view.seen) section.append(...bars(view, info, attack && view.steps[place]));
     const line = attack && least(view, attack);
@@ -142,5 +159,5 @@ window.Plates = (() => {
     return section;
   }
 
-  return { draw, make, number };
+  return { draw, edge, make, number };
 })();

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { draw, make, number } = window.Plates;
+  const { draw, edge, make, number } = window.Plates;
   const root = document.documentElement;
   const byId = (id) => document.getElementById(id);
   const page = crypto.getRandomValues(new Uint32Array(4)).join("-");
@@ -122,8 +122,29 @@
     const other = found.width && (found.width !== info.size || found.height !== info.size);
     byId("case-size").textContent = `${info.size} × ${info.size} pixels${other ? `, from ${found.width} × ${found.height}` : ""}`;
     for (const one of held) one.button.toggleAttribute("aria-current", one === found);
+    frame();
     redraw();
     work("predict", {}, (event) => { if (event.model) of(event).seen = event; }).then((ended) => { if (ended) explain(); });
+  }
+
+  // Lays the outline of the mask over the image, where there is one.
+  function frame() {
+    const plate = byId("image").parentElement;
+    plate.querySelector(".outline")?.remove();
+    if (image.outline) plate.append(edge(image.outline, info.size));
+    byId("edges").hidden = !image.outline;
+    byId("mask-add").textContent = image.outline ? "Another mask …" : "Add its mask …";
+  }
+
+  async function takeMask(files) {
+    if (!image || !files.length) return;
+    complain("");
+    if (files[0].size > info.max_upload) return complain(`This file is larger than ${info.max_upload >> 20} MB, which is the limit (--max-upload).`);
+    const about = image, body = new Blob([files[0]], { type: "application/octet-stream" });
+    try { about.outline = (await (await ask(`images/${about.id}/mask`, { method: "POST", body })).json()).outline; } catch (error) { return complain(error.message); }
+    if (about !== image) return;
+    frame();
+    redraw();
   }
 
   const of = (event) => views.find((v) => v.model.name === event.model);
@@ -266,6 +287,11 @@
     redraw();
   }
 
+  function setOutline(shown) {
+    byId("case").dataset.outline = shown ? "on" : "off";
+    byId("outline").checked = shown;
+  }
+
   function setMap(kind) {
     byId("views").className = `views ${kind}`;
     document.querySelector(`input[name="map"][value="${kind}"]`).checked = true;
@@ -325,6 +351,9 @@
   byId("stop").addEventListener("click", () => { stop(); say("Stopped."); });
   byId("eps").addEventListener("input", () => move(Number(byId("eps").value)));
   document.querySelectorAll('input[name="map"]').forEach((input) => input.addEventListener("change", () => setMap(input.value)));
+  byId("outline").addEventListener("change", () => setOutline(byId("outline").checked));
+  byId("mask-add").addEventListener("click", () => byId("mask").click());
+  byId("mask").addEventListener("change", () => { takeMask([...byId("mask").files]); byId("mask").value = ""; });
   byId("forget").addEventListener("click", async () => {
     stop();
     try { await ask("forget", { method: "POST" }); } catch (error) { return complain(error.message); }
@@ -343,6 +372,7 @@
   const keys = {
     o: () => file.click(),
     a: press,
+    l: () => setOutline(!byId("outline").checked),
     m: () => setMap(byId("views").classList.contains("over") ? "alone" : "over"),
     "-": () => move(place - 1),
     "+": () => move(place + 1),
@@ -350,7 +380,7 @@
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("select, textarea, input:not([type=radio]):not([type=file])")) return;
+    if (event.target.closest("select, textarea, input:not([type=radio]):not([type=checkbox]):not([type=file])")) return;
     const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act) return;
     event.preventDefault();
