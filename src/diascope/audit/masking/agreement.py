@@ -45,7 +45,8 @@ def agreement(stand: Stand) -> MaskingOutcome:
     x, y = stand.x[rows], stand.y[rows]
     double = in_double(stand.target, x)
     near = _aside(x if double is None else x.double(), stand, rows)
-    error = _error(double or stand.target, near, y, stand, rows)
+    parts = zip(*(torch.split(t, stand.batch_size) for t in (near, y, rows)), strict=True)
+    error = torch.cat([_error(double or stand.target, x, y, stand, r) for x, y, r in parts])
     off = float((error > ERROR).double().mean())
     here = slope(stand.target, x, y, margin, stand.batch_size).gradient.nan_to_num(0, 0, 0)
     source = Noise.of(x, stand.generator("agreement"), stand.ids[rows])

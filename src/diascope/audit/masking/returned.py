@@ -51,8 +51,13 @@ def returned(stand: Stand) -> MaskingOutcome:
         ) as attempts,
     ):
         call = at_eps(attempts.attack, eps)
-        seeded = attempts.seeded()
-        points = call(attempts.net, x, y, generator=seeded, ids=stand.ids[rows])
+        parts = (torch.split(t, stand.batch_size) for t in (x, y, stand.ids[rows]))
+        points = torch.cat(
+            [
+                call(attempts.net, xs, ys, generator=attempts.seeded(), ids=ids)
+                for xs, ys, ids in zip(*parts, strict=True)
+            ]
+        )
     kept = stand.broken(points, rows)
     met = torch.zeros_like(kept)
     for place, found in enumerate(notes.points):
