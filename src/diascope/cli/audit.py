@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import tempfile
@@ -179,7 +180,7 @@ def run(
             title=title,
             command=command or shlex.join(["diascope", *sys.argv[1:]]),
             progress=lambda name, stage, made, all_: update(
-                f"{name}: {stage}", round(made), round(all_)
+                f"{name}: {stage}", math.ceil(made), math.ceil(all_)
             ),
             say=say,
         )
