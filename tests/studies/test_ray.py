@@ -154,7 +154,6 @@ def test_a_worker_and_a_node_die_and_the_numbers_are_those_of_one_process(cluste
     found = list(engine.Ray().run(jobs, shared, tmp_path, killer.stop, killer.say))
     assert killer.killed
     assert killer.removed
-    assert killer.killed != killer.removed
     assert sum("its worker died" in line for line in killer.said) >= 2
     assert {outcome.job.key: outcome.state for outcome in found} == expected
     done = [outcome.job for outcome in found if outcome.state == "done"]
