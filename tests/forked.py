@@ -20,9 +20,18 @@ class Forked:
     """`diascope WORDS...` as the leader of a process group, in which every warning is an error."""
 
     def __init__(
-        self, *words: object, folder: Path, cwd: Path | None = None, **environment: object
+        self,
+        *words: object,
+        folder: Path,
+        cwd: Path | None = None,
+        deaf: bool = False,
+        **environment: object,
     ) -> None:
-        """Begin in `cwd`, else in `folder`, where files take what it prints."""
+        """Begin in `cwd`, else in `folder`, where files take what it prints.
+
+        deaf: to Ctrl-C, as what a shell starts with `&`.
+        """
+        self._sigint = signal.SIG_IGN if deaf else signal.default_int_handler
         self.out, self.err, self.cwd = folder / "stdout.txt", folder / "stderr.txt", cwd or folder
         given = {name: str(value) for name, value in environment.items()}
         self._process = FORK.Process(target=self._run, args=(list(map(str, words)), given))
@@ -39,7 +48,7 @@ class Forked:
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, self._sigint)
         warnings.simplefilter("error")
         os.environ.update(environment)
         tempfile.tempdir = None  # it is looked up again
@@ -62,6 +71,9 @@ class Forked:
 
     def interrupt(self) -> None:
         os.kill(self.pid, signal.SIGINT)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
 
     def end(self) -> int:
         """Wait until it has ended; its exit code."""

@@ -28,7 +28,8 @@ class Outer(Settings):
             {"name": "a", "extra": {"rte": 1}},
             "file: unknown key 'extra.rte': did you mean 'rate'?",
         ),
-        ({"nmae": "a"}, "file: 'name' is missing"),
+        ({"nmae": "a"}, "file: unknown key 'nmae': did you mean 'name'?"),
+        ({"training": {}}, "file: 'name' is missing"),
         (
             {"name": "a", "training": {"epochs": "many"}},
             "file: 'training.epochs' = 'many': input should be a valid integer",
@@ -75,3 +76,24 @@ def test_yaml_is_read_and_written_or_refused_in_one_line(tmp_path):
         read_yaml(tmp_path / "none.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\nb: 2\na: 3", "c:\n  a: {b: 1}\n  a: {}", "c: [{a: 1, a: 1}]"]
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"a.yaml: not YAML: the key 'a' stands twice .*line [23]?"):
+        read_yaml(path)
+
+
+def test_merged_keys_may_be_given_anew(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("x: &x {k: 1}\ny: &y\n  <<: *x\n  k: 2\nz:\n  <<: *y\n  k: 3\n")
+    assert read_yaml(path) == {"x": {"k": 1}, "y": {"k": 2}, "z": {"k": 3}}
+
+
+def test_a_key_twice_in_an_override_is_refused():
+    with pytest.raises(UserError, match="not YAML"):
+        override({}, ["a={b: 1, b: 2}"])

@@ -145,3 +145,23 @@ def to_settings(member: object) -> dict[str, Any]:
 def nested(kind: str, **options: Any) -> Any:
     """Return a dataclass field that holds a member of another kind."""
     return dataclasses.field(metadata=types.MappingProxyType({"kind": kind}), **options)
+
+
+def added(default: Any) -> Any:
+    """Return a dataclass field that came later, whose default means what was done before.
+
+    What was done without the field stays known as it was (see `diascope.studies.identity`).
+    """
+    return dataclasses.field(default=default, metadata=types.MappingProxyType({"added": True}))
+
+
+def without_added(registry: Registry, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a member without the `added` fields that have their default."""
+    result = dict(settings)
+    for field in dataclasses.fields(registry[str(settings["name"])]):
+        value, kind = result.get(field.name), field.metadata.get("kind")
+        if field.name in result and field.metadata.get("added") and value == field.default:
+            del result[field.name]
+        elif kind and isinstance(value, Mapping) and "name" in value:
+            result[field.name] = without_added(_KINDS[kind], value)
+    return result

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from diascope.errors import UserError, nearest
 
@@ -23,10 +24,30 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as `yaml.safe_load` does, and takes no key of a mapping twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[tuple[str, str]]()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                what = f"the key '{key.value}' stands twice"
+                raise yaml.composer.ComposerError(None, None, what, key.start_mark)
+            seen.add(name)
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """Return the content of YAML; raises `yaml.YAMLError`, for a key that stands twice too."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; a `UserError` says where it cannot be read."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -36,6 +57,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values, found {type(content).__name__}")
     return content
+
+
+def added(default: Any) -> Any:
+    """Return a field of `Settings` that came later, whose default means what was done before.
+
+    What was done without the field stays known as it was (see `diascope.studies.identity`).
+    """
+    return Field(default=default, json_schema_extra={"added": True})
+
+
+def is_added(field: FieldInfo) -> bool:
+    """Tell whether a field is an `added` one."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("added"))
 
 
 def override(content: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -52,14 +87,17 @@ def override(content: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
             if not isinstance(place, dict):
                 raise UserError(f"'{assignment}': '{parent}' is a value and has no keys under it")
         try:
-            place[leaf] = yaml.safe_load(text)
+            place[leaf] = load_yaml(text)
         except yaml.YAMLError:
             raise UserError(f"'{assignment}': the value is not YAML") from None
     return result
 
 
 def validate(model: type[S], content: Mapping[str, Any], where: str) -> S:
-    """Return `content` as a `model`; the first mistake becomes a one-line `UserError`."""
+    """Return `content` as a `model`; the first mistake becomes a one-line `UserError`.
+
+    An unknown key comes before all others: what is missing may only be written wrongly.
+    """
     try:
         return model.model_validate(dict(content))
     except ValidationError as error:
@@ -72,7 +110,7 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _one_line(model: type[Settings], error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     path = [str(part) for part in first["loc"]]
     dotted = ".".join(path)
     if first["type"] == "extra_forbidden":

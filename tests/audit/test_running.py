@@ -354,7 +354,7 @@ def test_progress_is_told_in_passes_and_never_exceeds_the_plan(bench, tmp_path):
         Shelf(tmp_path),
         tell=lambda *state: told.append(state),
     )
-    assert [t[2] for t in told] == [8, 10, 10]
+    assert [t[2] for t in told] == [0, 8, 10, 10]
     assert {t[3] for t in told} == {10}
 
 
@@ -378,7 +378,7 @@ def test_what_is_told_of_a_stage_is_what_the_plan_expects_of_it(
     stage = Counted().stage(share=0.3, settled=settled)
     step, states = Step(bench, "predictions", replace(stage, measure=measure), 100, 1.0), []
     perform(Plan([step]), Shelf(tmp_path), tell=lambda *state: states.append(state[2:]))
-    assert states == [pytest.approx(state) for state in heard]
+    assert states == [pytest.approx(state) for state in [(0, 30), *heard]]
 
 
 def test_the_cases_are_in_the_plan_with_their_own_time(pixels):

@@ -29,10 +29,10 @@ def model(tmp_path_factory):
     return path
 
 
-def begin(model, out):
+def begin(model, out, **options):
     words = ["audit", model, "--data", DATA, "--out", out, "attack.steps=2000"]
     words += ["effort.attacks=[pgd]", "effort.explainers=[gradient]", "--cases", 0]
-    return Forked(*words, folder=out.parent, DIASCOPE_CACHE=out.parent / "cache")
+    return Forked(*words, folder=out.parent, DIASCOPE_CACHE=out.parent / "cache", **options)
 
 
 def test_an_interrupt_leaves_a_report_and_a_kill_what_was_measured(model, tmp_path):
@@ -64,3 +64,17 @@ def test_an_interrupt_leaves_a_report_and_a_kill_what_was_measured(model, tmp_pa
     assert not [f for f in out.rglob("*") if f.name.startswith(".") and f.suffix == ".html"]
     assert stage.stat().st_mtime_ns == measured
     assert json.loads(stage.read_text())["images"] == 60
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_being_terminated_is_an_interrupt(model, tmp_path, deaf):
+    out = tmp_path / "audit"
+    process = begin(model, out, deaf=deaf)
+    process.wait_for((out / "stages" / "m" / "predictions.json").exists)
+    process.terminate()
+    code, said = process.end(), process.said()
+    assert code == 143, said
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    assert json.loads((out / "results.json").read_text())["complete"] is False
+    assert (out / "report.html").exists()

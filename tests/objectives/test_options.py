@@ -49,6 +49,36 @@ def test_ranking_signed_takes_the_most_negative_and_absolute_the_nearest_to_zero
     assert not torch.equal(signed, masked_by(model, x, y))
 
 
+def test_a_random_ranking_masks_as_many_features_whatever_the_gradient():
+    model, x, y = linear(), images(6, 6).double(), torch.arange(6) % 3
+    for channels, count in (("each", 27), ("mean", 9)):
+        mask = masked_by(model, x, y, ranking="random", channels=channels)
+        of_each = mask if channels == "each" else mask[:, :1]
+        assert torch.equal(of_each.expand(mask.shape), mask)
+        assert (of_each.flatten(1).sum(1) == count).all()
+        assert len({tuple(each.flatten().tolist()) for each in mask}) == len(x)
+        other = masked_by(Linear(-model.weight.detach()), x, y, ranking="random", channels=channels)
+        assert torch.equal(other, mask)
+    gradients = []
+    model.weight.register_hook(gradients.append)
+    x = images(40, 6).double()
+    often = masked_by(model, x, torch.arange(40) % 3, ranking="random").double().mean((0, 1))
+    assert gradients == []
+    assert 0.1 < often.min() < often.max() < 0.45  # every place, at the mean 1/4
+
+
+def test_what_is_masked_at_random_does_not_go_with_what_it_is_filled_with():
+    x = torch.linspace(0, 1, 1024).expand(1, 1, -1).reshape(1, 1, 32, 32).double()
+    found = SaliencyGuided(k=0.5, ranking="random", precision="float32")._masked(
+        linear(channels=1, side=32), x, torch.zeros(1, dtype=torch.int64), Noise(0, torch.arange(1))
+    )
+    fill = found[found != x]
+    assert len(fill) == 512
+    assert abs(fill.mean() - 0.5) < 0.05
+    assert fill.min() < 0.05
+    assert fill.max() > 0.95
+
+
 def test_the_output_that_is_differentiated():
     model, x, y = linear(), images(6, 6).double(), torch.arange(6) % 3
     w, p = model.weight.detach(), model(x).detach().softmax(1)

@@ -307,6 +307,42 @@ def test_minimal_points_are_pushed_out_no_further_than_it_takes(net: nn.Module) 
     assert torch.equal(kept[~undone], plain[~undone])
 
 
+@pytest.mark.parametrize("attack", [PGD_STEPS, BOUNDARY], ids=["pgd", "boundary"])
+def test_copies_that_go_astray_go_as_far_elsewhere(
+    tmp_path: Path, net: nn.Module, attack: dict[str, object]
+) -> None:
+    """The same images, each as far from its original, whatever lies in the attack's direction."""
+    found = {}
+    for astray in (False, True):
+        offline = Offline(config(attack=attack, astray=astray), 3, tmp_path / str(astray))
+        found[astray] = offline.pixels_at(0, 0, net, TRAIN)
+    there, lost = found[False], found[True]
+    rows = range(30, len(there))
+    paths = [
+        [str(p).partition("~")[0] for p in pixels.dataset.table.path[30:]]
+        for pixels in (there, lost)
+    ]
+    assert paths[0] == paths[1]
+    of = [list(TRAIN.dataset.table.path).index(path) for path in paths[0]]
+    x = TRAIN.x(of)
+    changes = [(pixels.x(rows) - x).flatten(1) for pixels in (there, lost)]
+    lengths = [change.norm(dim=1) for change in changes]
+    assert torch.allclose(*lengths, rtol=0.02)
+    alike = nn.functional.cosine_similarity(*changes).abs()
+    assert float(alike.mean()) < 0.2
+    assert (
+        float(nn.functional.cosine_similarity(changes[1][:-1], changes[1][1:]).abs().mean()) < 0.2
+    )
+    right = ~verdict(net, x, TRAIN.y(of))
+    fooled = [int(verdict(net, p.x(rows), p.y(rows))[right].sum()) for p in (there, lost)]
+    assert fooled[1] < 0.5 * fooled[0]
+    name = f"{dict(attack)['name']}-astray"
+    assert pd.read_csv(tmp_path / "True" / "offline.csv").attack[0] == name
+    assert str(lost.dataset.table.path.iloc[-1]).endswith(f"~{name}")
+    again = Offline(config(attack=attack, astray=True, batch_size=5), 3).pixels_at(0, 0, net, TRAIN)
+    assert np.array_equal(np.asarray(again.images), np.asarray(lost.images))
+
+
 class Constant(nn.Module):
     """Answers class 0 whatever it sees, and must see something."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from diascope.attacks import (
 )
 from diascope.attacks.base import attacks
 from diascope.audit.effort import Effort
+from diascope.audit.parts import Access
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject
 from diascope.explain import explainers
 
-Access = Literal["white box", "scores", "labels"]
 BY_SCORES, BY_LABELS = ("square",), ("boundary",)
 
 
@@ -92,6 +92,15 @@ def passes_of(attack: Attack, classes: int) -> float:
     targeted = isinstance(attack, FAB) or getattr(attack, "loss", "") == "dlr-targeted"
     targets = min(getattr(attack, "targets", 1) or 1, classes - 1) if targeted else 1
     return restarts * targets * (3 * getattr(attack, "steps", 1) + 6)
+
+
+def usual_share(attack: Attack) -> float:
+    """Return the share of these passes that the curve of a model without defence usually costs.
+
+    A gradient attack breaks most images at a small epsilon, and is not run on them again; a search
+    by scores or labels spends its queries on nearly all of them.
+    """
+    return 0.9 if isinstance(attack, Square | BoundaryAttack) else 0.3
 
 
 def minimal_on_grid(

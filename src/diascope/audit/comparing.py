@@ -1,4 +1,7 @@
-"""What sets two models apart at the operating point and under everyday corruptions, by pairs."""
+"""What sets two models apart at the operating point and under everyday corruptions, by pairs.
+
+Only what was measured alike of both: not what a black box withstood beside a white one.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from diascope.audit.summarise import Summary, bounds
 from diascope.evaluation import bootstrap_curve_difference
 
 Floats = NDArray[np.float64]
+UNKNOWN = (float("nan"),) * 3
 
 
 def with_parts(
@@ -23,10 +27,25 @@ def with_parts(
 ) -> Comparison:
     """Return a comparison with the differences of what the stages of both models measured."""
     tables = summary.tables[ours.name], summary.tables[theirs.name]
-    return replace(
+    found = replace(
         comparison,
         operating=_operating(summary, ours, theirs, tables),
         corruptions=_corruptions(summary, ours, theirs, tables),
+    )
+    if ours.access != theirs.access:
+        found = _unattacked(found, summary)
+    if ours.maps and theirs.maps and ours.maps[0].explainer != theirs.maps[0].explainer:
+        found = replace(found, localisation={}, localisation_correct={})
+    return found
+
+
+def _unattacked(comparison: Comparison, summary: Summary) -> Comparison:
+    """Return a comparison without what was measured by attacks."""
+    curve = zip(summary.epsilons, comparison.curve, strict=True)
+    return replace(
+        comparison,
+        curve=[bounds if eps == 0 else UNKNOWN for eps, bounds in curve],
+        operating=[each for each in comparison.operating if each.eps == 0],
     )
 
 

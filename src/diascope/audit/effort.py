@@ -23,51 +23,51 @@ class Effort(Settings):
     cases: how many are shown with pictures.
     """
 
-    curve_images: Count | None = 250
+    curve_images: Count | None = 200
     curve_steps: Work = 20
-    attacks: Names = ("pgd", "apgd", "apgd-margin", "square")
+    attacks: Names = ("pgd", "apgd", "apgd-margin")
     attack_images: Count | None = 64
     queries: Work = 200
-    masking_images: Count = 48
+    masking_images: Count = 24
     masking_steps: Work = 20
     masking_queries: Work = 200
-    corruption_images: Count | None = 250
+    corruption_images: Count | None = 128
     severities: tuple[Severity, ...] = (1, 2, 3, 4, 5)
-    operating_images: Count | None = 128
+    operating_images: Count | None = 64
     operating_steps: Work = 20
     operating_epsilons: Literal["all", "reference"] = "all"
-    calibration_images: Count | None = 128
+    calibration_images: Count | None = 96
     elsewhere_images: Work | None = 500
     explainers: Names = ("gradient", "smoothgrad", "gradcam")
-    map_images: Count | None = 128
-    faithfulness_images: Count = 32
-    steadiness_images: Count = 32
+    map_images: Count | None = 64
+    faithfulness_images: Count = 16
+    steadiness_images: Count = 16
     sanity_images: Count = 16
     cases: Count = 24
 
 
 _QUICK: dict[str, Any] = {
-    "curve_images": 48,
+    "curve_images": 32,
     "curve_steps": 10,
     "attacks": ("pgd",),
-    "attack_images": 32,
+    "attack_images": 16,
     "queries": 100,
     "masking_images": 12,
     "masking_steps": 8,
     "masking_queries": 60,
-    "corruption_images": 32,
+    "corruption_images": 16,
     "severities": (1, 3, 5),
-    "operating_images": 32,
+    "operating_images": 16,
     "operating_steps": 10,
     "operating_epsilons": "reference",
-    "calibration_images": 32,
+    "calibration_images": 16,
     "elsewhere_images": 200,
     "explainers": ("gradient", "gradcam"),
-    "map_images": 32,
+    "map_images": 16,
     "faithfulness_images": 8,
     "steadiness_images": 8,
     "sanity_images": 8,
-    "cases": 12,
+    "cases": 8,
 }
 _THOROUGH: dict[str, Any] = {
     "curve_images": None,

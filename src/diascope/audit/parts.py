@@ -12,6 +12,7 @@ from typing import Any, Literal
 Bounds = tuple[float, float, float]
 Verdict = Literal["passed", "failed", "undecided"]
 Severity = Literal["info", "low", "medium", "high"]
+Access = Literal["white box", "scores", "labels"]
 
 UNKNOWN: Bounds = (float("nan"),) * 3
 
@@ -33,7 +34,7 @@ class AttackCurve:
 
     name: str  # such as "apgd-dlr"
     attack: dict[str, Any]  # its settings without eps
-    access: Literal["white box", "scores", "labels"]  # what the attack was given of the model
+    access: Access  # what the attack was given of the model
     images: int
     accuracy: list[Bounds]
 
@@ -299,6 +300,13 @@ class Interface:
     statements: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+
+    @property
+    def access(self) -> Access:
+        """What an attack is given of the model."""
+        if self.gradients:
+            return "white box"
+        return "labels" if self.outputs == "labels" else "scores"
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _measured(step: Step, tell: Tell, say: Say) -> Measured:
 
     def once() -> Measured:
         made, foreseen, settled = 0.0, step.expected, step.stage.settled
-        most, weight = (step.expected, step.stage.share) if settled else (step.passes, 1.0)
+        most, weight = (step.expected, step.share) if settled else (step.passes, 1.0)
 
         def counted(passes: float) -> None:
             nonlocal made, foreseen
@@ -139,6 +139,7 @@ def _measured(step: Step, tell: Tell, say: Say) -> Measured:
             tell(model, step.name, made, foreseen)
 
         bench.tell = counted
+        tell(model, step.name, 0.0, foreseen)
         measured = step.stage.measure(bench)
         if made < foreseen:
             end = max(made, step.expected)

@@ -32,7 +32,12 @@ class Step:
     @property
     def expected(self) -> float:
         """The passes that are usually made."""
-        return self.passes * self.stage.share
+        return self.passes * self.share
+
+    @property
+    def share(self) -> float:
+        """The share of the passes that is usually made."""
+        return self.stage.usual(self.bench)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ def make_plan(benches: Sequence[Bench]) -> Plan:
             passes = 0.0 if reason else float(stage.passes(bench))
             if not reason and not passes:
                 reason = "nothing to measure"
-            steps.append(Step(bench, name, stage, passes, passes * stage.share * seconds, reason))
+            usual = passes * stage.usual(bench) if passes else 0.0
+            steps.append(Step(bench, name, stage, passes, usual * seconds, reason))
     each = zip(benches, speed, strict=True)
     return Plan(steps, sum(passes_of_cases(bench) * seconds for bench, seconds in each))
 

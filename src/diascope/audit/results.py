@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diascope.audit.parts import (
+    Access,
     AttackCurve,
     Bounds,
     Calibration,
@@ -69,6 +70,11 @@ class ModelResult:
     masking: list[MaskingOutcome] = field(default_factory=list)
     not_finite: int = 0  # audited images of which the model returned NaN or infinity
     queries: int = 0  # images that a black box was asked about, in all
+
+    @property
+    def access(self) -> Access:
+        """What the attacks were given of the model: no two of these can be compared."""
+        return "white box" if self.interface is None else self.interface.access
 
 
 @dataclass(frozen=True)

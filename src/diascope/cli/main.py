@@ -10,6 +10,7 @@ import typer
 from diascope import __version__
 from diascope.cli import attack, audit, data, demo, explain, study, train, view
 from diascope.cli.console import say
+from diascope.cli.stopping import Termination
 from diascope.errors import UserError
 
 app = typer.Typer(
@@ -48,28 +49,33 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one line for a mistake, 130 for an interrupt."""
+    """Run the command line: exit code 2 and one line for a mistake, 130 for an interrupt.
+
+    Being terminated is an interrupt, with exit code 143.
+    """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home it cannot write
-    try:
-        app()
-    except UserError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-    except KeyboardInterrupt as stopped:
-        say(str(stopped) or "interrupted")
-        sys.exit(130)
-    except SystemExit as left:
-        if left.code == 130:
-            say(_interrupt(left) or "interrupted")
-        raise
-    except BrokenPipeError:
-        sys.exit(0)
-    except OSError as error:
-        if error.errno is None:  # of a library, in its own words
+    with Termination() as ended:
+        try:
+            app()
+        except UserError as error:
+            say(f"error: {error}")
+            sys.exit(2)
+        except KeyboardInterrupt as stopped:
+            say(str(stopped) or "interrupted")
+            sys.exit(143 if ended.requested else 130)
+        except SystemExit as left:
+            if left.code == 130:
+                say(_interrupt(left) or "interrupted")
+                sys.exit(143 if ended.requested else 130)
             raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        say(f"error: {where}{error.strerror}")
-        sys.exit(2)
+        except BrokenPipeError:
+            sys.exit(0)
+        except OSError as error:
+            if error.errno is None:  # of a library, in its own words
+                raise
+            where = "" if error.filename is None else f"{error.filename}: "
+            say(f"error: {where}{error.strerror}")
+            sys.exit(2)
 
 
 def _interrupt(error: BaseException | None) -> str:

@@ -16,6 +16,8 @@ from diascope.objectives.masking import Channels, Fill, Ranking, count_of, maske
 from diascope.objectives.passes import Compared
 from diascope.randomness import Noise
 
+RANKS = 1  # the stream of a random ranking; the fill's is 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(Compared):
@@ -26,7 +28,9 @@ class Guided(Compared):
     passes that nothing depends on are left out.
     ranking: "signed", from the most negative gradient up (P3, section 4: features are 'directly
     ordered', unlike in Simonyan et al. 2013; equation 3 of P3 and of P4 sorts the gradient itself),
-    or "absolute", from the nearest to zero (where both papers say such features lie).
+    "absolute", from the nearest to zero (where both papers say such features lie), or "random",
+    any features, drawn anew each time: the control that tells what the gradient's choice adds,
+    which leaves out the passes of the ranking.
     score: what is differentiated: "logit", "log_softmax", "probability" or "loss", as in
     `diascope.models.heads.target_score`. The papers write the gradient of the output f(X), and P3
     reads its sign as raising or lowering the 'score of the class' in Simonyan et al. 2013, which
@@ -71,7 +75,7 @@ class Guided(Compared):
     def _masked(self, net: nn.Module, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
         """Return M_k(x) for images (B, C, H, W); no gradient flows through it.
 
-        One forward and one backward pass to the input.
+        One forward and one backward pass to the input, none for a random ranking.
         """
         x = x.detach()
         pixels = x.shape[2:].numel()
@@ -80,6 +84,8 @@ class Guided(Compared):
             return x
         if count_of(self.k, features) == features:
             ranked = x if self.channels == "each" else x[:, :1]
+        elif self.ranking == "random":
+            ranked = noise.uniform((features,), RANKS).view(len(x), -1, *x.shape[2:])
         else:
             _, gradient = logits_and_gradient(net, x, y, self._target_score)
             ranked = saliency(gradient, self.ranking, self.channels)

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from diascope.randomness import Noise
 
-Ranking = Literal["signed", "absolute"]
+Ranking = Literal["signed", "absolute", "random"]
 Channels = Literal["each", "mean", "mean_abs"]
 Fill = Literal["uniform"] | float
 
 
 def saliency(gradient: Tensor, ranking: Ranking, channels: Channels) -> Tensor:
-    """Return what features are ranked by: gradients (B, C, H, W) -> (B, C or 1, H, W)."""
+    """Return what features are ranked by: gradients (B, C, H, W) -> (B, C or 1, H, W).
+
+    Not for "random", which asks no gradient.
+    """
     if channels == "mean_abs":
         return gradient.abs().mean(1, keepdim=True)
     if channels == "mean":

@@ -21,7 +21,7 @@ def belief(results: Results) -> str:
         those = [m for m in checked if masked(m.masking) == word]
         if not those:
             continue
-        text = meaning if len(checked) == 1 else f"{n.listed(_names(those))}: {meaning}"
+        text = meaning if len(results.models) == 1 else f"{n.listed(_names(those))}: {meaning}"
         failed = sorted({o.number for m in those for o in m.masking if o.verdict == "failed"})
         if failed:
             which = "check" if len(failed) == 1 else "checks"
@@ -30,7 +30,9 @@ def belief(results: Results) -> str:
     if not told:
         return ""
     text = "; ".join(told)
-    return (text[:1].upper() + text[1:] if len(checked) == 1 else text) + "."
+    text = (text[:1].upper() + text[1:] if len(results.models) == 1 else text) + "."
+    rest = [m for m in results.models if not m.masking]
+    return text + (f" Of {n.listed(_names(rest))} nothing was checked." if rest else "")
 
 
 def detection(results: Results) -> str:

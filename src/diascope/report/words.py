@@ -70,16 +70,36 @@ def _fragility(results: Results) -> str:
     values = [m.curve[place] if place < len(m.curve) else None for m in results.models]
     if not any(b is not None and n.defined(b[0]) for b in values):
         return ""
-    paired = [(c, c.curve[place] if place < len(c.curve) else None) for c in results.comparisons]
+    alike = [c for c in results.comparisons if attacked_alike(results, c)]
+    paired = [(c, c.curve[place] if place < len(c.curve) else None) for c in alike]
     told = _values(results, values, results.data.get("chance"))
     text = f"Under attack ({reference_text(results)}) it is {told}{_paired(paired)}"
     if not curve_images(results):
-        return f"{text}."
+        return f"{text}.{upper_bounds(results)}"
     before = [n.number(m.curve[0][0], 2) for m in results.models if m.curve]
     few = n.listed(sorted({f"{m.attacked:,}" for m in results.models if m.attacked}))
     clean = f", on which it is {n.listed(before)} without an attack"
     without = clean if len(before) <= MANY else ""
-    return f"{text}, on {few} images drawn by lot{without}."
+    return f"{text}, on {few} images drawn by lot{without}.{upper_bounds(results)}"
+
+
+def attacked_alike(results: Results, comparison: Comparison) -> bool:
+    """Tell whether the attacks were given as much of one model of a comparison as of the other."""
+    both = (comparison.model, comparison.reference)
+    return len({model.access for model in results.models if model.name in both}) < 2
+
+
+def upper_bounds(results: Results) -> str:
+    """Return a sentence on the black boxes, which attacks had to do without gradients."""
+    text = ""
+    for access in ("scores", "labels"):
+        names = [m.name for m in results.models if m.access == access]
+        if names:
+            those = f"The figure of {n.listed(names)}" if len(results.models) > 1 else "This"
+            text += f" {those} is an upper bound, of an attack that was shown {access} alone: "
+            text += "whoever has the weights can do more"
+            text += ", so that it stands beside no other." if len(results.models) > 1 else "."
+    return text
 
 
 def _values(results: Results, values: list[Bounds | None], chance: float | None = None) -> str:
@@ -165,6 +185,11 @@ def difference_statements(results: Results) -> list[str]:
 
 
 def _statement(results: Results, comparison: Comparison) -> str:
+    if not attacked_alike(results, comparison):
+        return (
+            f"{comparison.model} and {comparison.reference} were not attacked alike: one gave no "
+            "gradients. So nothing is said of how they differ under attack."
+        )
     points = list(zip(results.epsilons, comparison.curve, strict=False))
 
     def at(eps: list[float]) -> str:

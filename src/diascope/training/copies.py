@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from diascope.attacks import Attack, BoundaryAttack, Threat
 from diascope.attacks.base import verdict
+from diascope.randomness import Noise, derive
 
 # How far beyond a point of the boundary its 8-bit neighbour is looked for, as multiples of the way.
 PUSHES = (1.0, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0)
+_HALVINGS = 30
 COUNTS = ("images", "wrong", "unstarted", "unchanged", "added", "fooled", "fooled_8bit")
 
 
@@ -42,6 +44,7 @@ def adversarial_copies(
     *,
     seed: int,
     others: Tensor | None = None,
+    astray: bool = False,
 ) -> Copies:
     """Attack images x (B, C, H, W), at 8 bits, with labels y (B,); return what becomes of them.
 
@@ -50,8 +53,9 @@ def adversarial_copies(
     those that do not are kept, as adversarial training keeps them. The points of an attack without
     an eps lie on the boundary, where rounding undoes half of them: the nearest at 1 to 3 times the
     way is taken whose 8-bit neighbour still fools the model. others (M, C, H, W): images at which
-    a decision-based attack may start. Costs the attack and 3 forwards an image (up to 10 without
-    an eps).
+    a decision-based attack may start. astray: each copy is its image with random noise instead,
+    as far from it in L2 as the attack's would be, a control of the direction. Costs the attack and
+    3 forwards an image (up to 10 without an eps).
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(attack, BoundaryAttack):
@@ -69,6 +73,10 @@ def adversarial_copies(
     levels, original = ((v * 255).round().to(torch.uint8) for v in (kept, x))
     changed = (levels != original).flatten(1).any(1) & started
     of = changed.nonzero()[:, 0]
+    if astray and len(of):
+        kept[of] = astray_as_far(x[of], kept[of], Noise(derive(seed, "astray"), ids[of]))
+        levels = (kept * 255).round().to(torch.uint8)
+        fooled = verdict(model, kept, y, batch_size=len(x))
     still = verdict(model, kept[of], y[of], batch_size=len(x)) if len(of) else of
     counts = (
         len(x),
@@ -81,6 +89,29 @@ def adversarial_copies(
     )
     images = levels[of].permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return Copies(images, of.cpu().numpy(), dict(zip(COUNTS, counts, strict=True)))
+
+
+def astray_as_far(x: Tensor, copies: Tensor, noise: Noise) -> Tensor:
+    """Return images (B, C, H, W) at 8 bits, as far from x in L2 as copies, in random directions.
+
+    Gaussian noise of each image's own, so strong that after clipping and rounding its length is the
+    nearest to that of the copy.
+    """
+    wanted = (copies - x).flatten(1).norm(dim=1)
+    direction = noise.normal(x.shape[1:]).to(x)
+    low, high = torch.zeros_like(wanted), torch.full_like(wanted, 4.0)  # standard deviations
+    found, best = x.clone(), wanted.clone()
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        tried = _nearest((x + middle.view(-1, 1, 1, 1) * direction).clamp(0, 1))
+        length = (tried - x).flatten(1).norm(dim=1)
+        nearer = (length - wanted).abs() < best
+        found[nearer], best = tried[nearer], torch.where(nearer, (length - wanted).abs(), best)
+        low, high = (
+            torch.where(length < wanted, middle, low),
+            torch.where(length < wanted, high, middle),
+        )
+    return found
 
 
 def is_minimal(attack: Attack) -> bool:

@@ -27,7 +27,7 @@ from diascope.models import load_model, unwrapped
 from diascope.models.frozen import Arithmetic, frozen
 from diascope.randomness import derive, stable_id
 from diascope.registry import to_settings
-from diascope.settings import Settings
+from diascope.settings import Settings, added
 from diascope.training.copies import COUNTS, Copies, adversarial_copies
 from diascope.training.progress import Progress
 from diascope.training.team import Team
@@ -39,12 +39,14 @@ _OTHERS = 64  # training images among which a decision-based attack may start
 class OfflineConfig(Settings):
     """Which adversarial copies are added to the training set, and when (P0).
 
-    attack: one attack or a list; each makes a copy of a `share` of the training images, drawn
-    anew each time. model: the run folder or `.safetensors` file of the classifier that is
-    attacked; the copies are then made once, before training. Without it the model in training is
-    attacked: at the start of epochs 0, every, 2 every, ..., as it then is, copies replacing those
-    before; with `every` null once, at the start, which is sensible only for a model that is trained
-    already. batch_size: how many images are attacked, and kept on disk, at once.
+    attack: one attack or a list; each makes a copy of a `share` of the training images, drawn anew
+    each time. model: the run folder or `.safetensors` file of the classifier that is attacked; the
+    copies are then made once, before training. Without it the model in training is attacked: at the
+    start of epochs 0, every, 2 every, ..., as it then is, copies replacing those before; with
+    `every` null once, at the start, which is sensible only for a model that is trained already.
+    astray: each copy is its image with random noise in the place of the attack's, as far away in
+    L2: the control that tells what the attack's direction does from what more images and noise do.
+    batch_size: how many images are attacked, and kept on disk, at once.
 
     The copies are made of the images as they are, and augmented like them afterwards. An eps is
     that of the size at hand: the shorthands of the objective's do not apply.
@@ -54,6 +56,7 @@ class OfflineConfig(Settings):
     every: PositiveInt | None = None
     model: Path | None = None
     share: float = Field(default=1.0, gt=0, le=1)
+    astray: bool = added(False)
     batch_size: PositiveInt = 64
 
     @field_validator("attack", mode="before")
@@ -149,9 +152,10 @@ class Offline:
             draw = [stable_id(f"offline/{self.seed}/{start}/{number}/{i}") for i in ids.tolist()]
             count = max(1, round(self.config.share * len(train)))
             rows = np.sort(np.argsort(draw, kind="stable")[:count])
+            made_by = [self.seed, start, attack, *(["astray"] if self.config.astray else [])]
             for place in range(0, len(rows), size):
                 some = rows[place : place + size]
-                inputs = digest([self.seed, start, attack, torch.from_numpy(ids[some]), train.size])
+                inputs = digest([*made_by, torch.from_numpy(ids[some]), train.size])
                 name = f"{start:04d}-{number}-{place // size:05d}"
                 chunks.append(_Chunk(name, number, some, inputs))
         return chunks
@@ -199,6 +203,7 @@ class Offline:
                 train.ids(chunk.rows),
                 seed=derive(self.seed, "offline", start, chunk.attack),
                 others=self._others(train, device),
+                astray=self.config.astray,
             )
 
     def _others(self, train: Pixels, device: torch.device) -> Tensor:
@@ -248,7 +253,8 @@ class Offline:
 
     def _label(self, number: int) -> str:
         """Return the name of an attack, with a number where another before it has the same."""
-        names = [str(each["name"]) for each in self.config.attack]
+        ending = "-astray" if self.config.astray else ""
+        names = [str(each["name"]) + ending for each in self.config.attack]
         before = names[:number].count(names[number])
         return f"{names[number]}-{before + 1}" if before else names[number]
 

@@ -45,11 +45,12 @@ class Stage:
 
     kind: the type of `Measured.result`, to read it back from JSON. passes: how many forward
     passes of one image it takes at most, a backward pass counting two; what it costs is known from
-    this before it runs. share: of them that are usually made. settled: whether what it tells while
-    it runs adds up to `passes`, as images are settled, or to the passes that were made. needs:
-    without which it is left out, and the report says so. order: stages run in its order. effort:
-    the numbers of `Effort` whose change makes an earlier result useless; empty for all of them.
-    beside: whether what is found depends on the other models of the audit.
+    this before it runs. share: of them that are usually made, or what tells it of a bench.
+    settled: whether what it tells while it runs adds up to `passes`, as images are settled, or to
+    the passes that were made. needs: without which it is left out, and the report says so.
+    order: stages run in its order. effort: the numbers of `Effort` whose change makes an earlier
+    result useless; empty for all of them. beside: whether what is found depends on the other
+    models of the audit.
     """
 
     kind: Any
@@ -57,11 +58,15 @@ class Stage:
     measure: Callable[[Bench], Measured]
     needs: tuple[Need, ...] = ()
     order: int = 50
-    share: float = 1.0
+    share: float | Callable[[Bench], float] = 1.0
     effort: tuple[str, ...] = ()
     lacks: Callable[[Bench], str] = _nothing
     beside: bool = False
     settled: bool = True
+
+    def usual(self, bench: Bench) -> float:
+        """Return the share of the passes that is usually made on a bench."""
+        return self.share(bench) if callable(self.share) else self.share
 
 
 def in_order() -> list[tuple[str, Stage]]:

@@ -12,6 +12,7 @@ from diascope.audit.attackers import (
     minimal_on_grid,
     named,
     passes_of,
+    usual_share,
 )
 from diascope.audit.bench import Bench, Rows
 from diascope.audit.parts import AttackCurve, Bounds
@@ -40,13 +41,23 @@ def _cost(bench: Bench, attack: Attack) -> float:
     return len(_rows(bench)) * (walks * passes_of(attack, bench.classes) + 1)
 
 
-def _passes(bench: Bench) -> float:
+def _costs(bench: Bench) -> list[tuple[Attack, float]]:
+    """Return the passes of each attack; what the curve has found already costs nothing."""
     main, here = main_attack(bench.settings, bench.subject), len(_rows(bench))
-    curve = len(bench.drawn(bench.effort.curve_images))
-    return sum(
-        1.0 if attack == main and curve >= here else _cost(bench, attack)
+    known = len(bench.drawn(bench.effort.curve_images)) >= here
+    return [
+        (attack, 1.0 if attack == main and known else _cost(bench, attack))
         for attack in _attacks(bench).values()
-    )
+    ]
+
+
+def _passes(bench: Bench) -> float:
+    return sum(cost for _, cost in _costs(bench))
+
+
+def _share(bench: Bench) -> float:
+    usual = sum(usual_share(attack) * cost for attack, cost in _costs(bench))
+    return usual / max(1.0, _passes(bench))
 
 
 def _measure(bench: Bench) -> Measured:
@@ -114,7 +125,7 @@ ATTACKS = STAGES.register("attacks")(
         passes=_passes,
         measure=_measure,
         order=20,
-        share=0.3,
+        share=_share,
         effort=("attacks", "attack_images", "curve_images", "curve_steps", "queries"),
     )
 )

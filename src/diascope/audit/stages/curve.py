@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from diascope.attacks import BoundaryAttack
-from diascope.audit.attackers import main_attack, minimal_on_grid, passes_of
+from diascope.audit.attackers import main_attack, minimal_on_grid, passes_of, usual_share
 from diascope.audit.bench import Bench
 from diascope.audit.stages import STAGES, Measured, Stage, blank
 
@@ -46,7 +46,7 @@ CURVE = STAGES.register("curve")(
         passes=_passes,
         measure=_measure,
         order=10,
-        share=0.3,
+        share=lambda bench: usual_share(main_attack(bench.settings, bench.subject)),
         effort=("curve_images", "curve_steps", "queries", "attacks"),
     )
 )
