@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -111,27 +112,48 @@ class Killer:
 
     def stop(self):
         for pid, key in list(self.at_work.items()):
-            run = self.store / "runs" / key
-            if not (run / STATE).exists() or (run / WEIGHTS).exists():
-                continue
-            if self._parent(pid) == self._raylet():
-                if self.removed is None:
+            theirs = self._parent(pid) == self._raylet()
+            if (self.removed if theirs else self.killed) is None and self._held(pid, key):
+                if theirs:
                     self.removed = key
                     self.cluster.remove_node(self.other, allow_graceful=False)
-            elif self.killed is None:
-                self.killed = key
-                os.kill(pid, signal.SIGKILL)
+                else:
+                    self.killed = key
+                os.kill(pid, signal.SIGKILL)  # or it might end its work without its node
+        return False
+
+    def _held(self, pid, key):
+        """Whether the worker stands still in the middle of the training: it cannot end it now."""
+        run = self.store / "runs" / key
+        if not (run / STATE).exists():
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            while self._state(pid) not in "TZX":
+                time.sleep(0.001)
+            if not (run / WEIGHTS).exists():
+                return True
+            os.kill(pid, signal.SIGCONT)
         return False
 
     def _raylet(self):
         return self.other.all_processes["raylet"][0].process.pid if not self.removed else -1
 
+    @classmethod
+    def _parent(cls, pid):
+        return int(cls._status(pid)[1])
+
+    @classmethod
+    def _state(cls, pid):
+        return cls._status(pid)[0]
+
     @staticmethod
-    def _parent(pid):
+    def _status(pid):
+        """The process's state (a letter) and its parent; of one that is gone X and 0."""
         try:
-            return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
-            return 0
+            return "X", "0"
 
 
 def same(here, there, jobs):
