@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -28,6 +29,8 @@ def test_run_then_status_then_report(tmp_path, diascope):
     assert "toy: c: supported" in done.stderr
     assert (tmp_path / "out" / "report.html").exists()
     results = json.loads((tmp_path / "out" / "results.json").read_text())
+    figure = diascope("study", "report", *words, "--figure", "f")
+    assert (figure.returncode, "no figure 'f'" in figure.stderr) == (2, True)
     line = f"diascope study run {file} runs.second= --scale small --store {tmp_path / 's'}"
     assert results["regenerate"] == line
     assert results["complete"]
@@ -56,22 +59,20 @@ def test_run_then_status_then_report(tmp_path, diascope):
 
 def test_several_files_have_a_folder_each_and_a_failure_ends_with_one(tmp_path, diascope):
     good = written(tmp_path, runs={"second": None})
-    bad = written(
-        tmp_path, "bad.yaml", runs={"second": None, "first": {"data.name": "{data}/gone"}}
-    )
+    alone = {"measure": "agreement", "on": "held-out"}
+    bad = written(tmp_path, "bad.yaml", runs={"second": None}, evaluations={"alone": alone})
     done = diascope(
         "study", "run", good, bad, "--store", tmp_path / "s", "--out", tmp_path / "out",
-        "--data", tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "together, each once, small: 2 trainings to do" in done.stderr
-    assert "bad: train first, seed 0: failed: " in done.stderr
+    assert "together, each once, small: 1 trainings to do" in done.stderr
+    assert "bad: alone of first, seed 0: failed: agreement: there is no model" in done.stderr
     assert "1 jobs failed; why is in" in done.stderr
     for name in ("toy-small", "bad-small"):
         assert (tmp_path / "out" / name / "report.html").exists()
     told = diascope("study", "status", bad, "--store", tmp_path / "s").stdout
-    assert "bad: train first, seed 0: failed: " in told
-    assert "bad: clean of first, seed 0: to do" in told
+    assert "bad: alone of first, seed 0: failed: " in told
+    assert "bad: clean of first, seed 0: there" in told
 
 
 BAD = [
@@ -90,7 +91,12 @@ BAD = [
     (("run", "toy.yaml", "--gpus", "one"), "--gpus one: give numbers with commas between"),
     (("run", "toy.yaml", "--store", "toy.yaml"), "--store toy.yaml: is a file; name a folder"),
     (("run", "toy.yaml", "every_run.data.name={data}/x"), "give the folder of all data, --data"),
-    (("report", "toy.yaml", "--figure", "f"), "no figure 'f'"),
+    (("report", "toy.yaml", "--store", "sotre"), "--store sotre: no store is there; run the study"),
+    (("status", "toy.yaml", "--store", "sotre"), "--store sotre: no store is there; run the study"),
+    (("run", "toy.yaml", "runs.frist.training.epochs=1"), "no run 'frist': did you mean 'first'?"),
+    (("run", "toy.yaml", "every_run.model.name=resnet81"), "no such model; did you mean 'resnet"),
+    (("run", "toy.yaml", "every_run.data.name=phantm"), "train first, seed 0: "),
+    (("run", "toy.yaml", "runs.first.model.weights=w.pt"), "w.pt: there is no such file"),
     (("status", "toy.yaml", "--scale", "paper"), "no scale 'paper'"),
 ]
 
@@ -108,7 +114,63 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, diascope, words, said):
     assert {path.name for path in tmp_path.iterdir()} <= {"toy.yaml", "_base.yaml"}
 
 
-def test_ctrl_c_keeps_everything_and_says_so(tmp_path):
+def test_a_study_that_differs_from_its_file_has_a_report_of_its_own(tmp_path, diascope):
+    file = written(tmp_path, runs={"second": None})
+    for words in ((), ("every_run.training.epochs=1",)):
+        done = diascope("study", "run", file, *words, "--store", tmp_path / "s")
+        assert done.returncode == 0, done.stderr
+    folders = sorted((tmp_path / "s" / "reports").iterdir())
+    assert [folder.name[:10] for folder in folders] == ["toy-small", "toy-small-"]
+    found = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    epochs = [each["study"]["every_run"]["training.epochs"] for each in found]
+    assert epochs == [2, 1]
+
+
+def test_the_printed_command_has_the_data_and_runs(tmp_path, diascope):
+    drawn = diascope("data", "phantom", "--out", tmp_path / "d" / "x", "--images", 40, "--size", 16)
+    assert drawn.returncode == 0, drawn.stderr
+    file = written(tmp_path, runs={"second": None}, every_run={"data.name": "{data}/x"})
+    words = ("--store", tmp_path / "s", "--data", tmp_path / "d")
+    done = diascope("study", "run", file, *words)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "s/reports/toy-small/results.json").read_text())
+    printed = results["regenerate"].replace("--data DATA", f"--data {tmp_path / 'd'}")
+    assert printed != results["regenerate"]
+    for verb in ("run", "report"):
+        again = diascope(*shlex.split(printed.replace("study run", f"study {verb}"))[1:])
+        assert again.returncode == 0, again.stderr
+    assert "0 trainings to do, 1 there" in diascope(*shlex.split(printed)[1:]).stderr
+    unchecked = diascope("study", "report", file, "--store", tmp_path / "s")
+    assert unchecked.returncode == 0
+    assert "whether images are still those of finished jobs is unknown: " in unchecked.stderr
+
+
+def test_a_dry_run_says_what_would_fail_and_why_a_cost_is_not_known(tmp_path, diascope):
+    file = written(tmp_path, every_run={"data.name": "{data}/x"})
+    done = diascope("study", "run", file, "--store", tmp_path / "s", "--dry-run")
+    assert done.returncode == 0
+    assert "would fail: toy: train first, seed 0: '{data}/x': give the folder" in done.stderr
+    assert "4 jobs: cost not known: '{data}/x': give the folder of all data" in done.stderr
+
+
+def test_a_plan_tells_which_claims_its_images_cannot_decide(tmp_path, diascope):
+    near = {"name": "equal", "a": "first/clean.correct", "b": "second/clean.correct"}
+    claims = {"near": {"says": "equal", "test": {**near, "within": 0.01}}}
+    file = written(tmp_path, claims=claims, tests={"held-out": {"images": 9}})
+    done = diascope("study", "run", file, "--store", tmp_path / "s", "--dry-run")
+    assert "toy, small: claim near: a difference of less than 0.01 cannot be shown" in done.stderr
+
+
+def test_time_that_is_over_has_an_exit_code_of_its_own(tmp_path, diascope):
+    file = written(tmp_path)
+    done = diascope("study", "run", file, "--store", tmp_path / "s", "--max-hours", 1e-9)
+    assert done.returncode == 3
+    said = done.stderr.strip().splitlines()[-1]
+    assert said == "--max-hours 1e-09: 4 jobs are left; the same command goes on with them"
+
+
+@pytest.mark.parametrize(("way", "code"), [("interrupt", 130), ("terminate", 143)])
+def test_ctrl_c_and_sigterm_keep_everything_and_say_so(tmp_path, way, code):
     long = {"epochs": 500, "checkpoint_seconds": 0}
     file = written(tmp_path, runs={"second": {"training": long}})
     store = tmp_path / "s"
@@ -116,8 +178,8 @@ def test_ctrl_c_keeps_everything_and_says_so(tmp_path):
     try:
         forked.wait_for(lambda: "[2/4] toy: clean of first" in forked.said())
         forked.wait_for(lambda: list(store.glob("runs/*/state.pt")))
-        forked.interrupt()
-        assert forked.end() == 130
+        getattr(forked, way)()
+        assert forked.end() == code
     finally:
         forked.kill()
     said = forked.said()

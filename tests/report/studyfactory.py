@@ -18,6 +18,7 @@ from diascope.studies.results import (
     Bounds,
     ClaimResult,
     Decision,
+    FailedCheck,
     JobResult,
     QuantityResult,
     StudyResults,
@@ -125,7 +126,7 @@ def make_study(
         tables={"attacked": tables},
         about={"shown": {run: {"0": {"pictures": _pictures(k)}} for k, run in enumerate(RUNS)}},
         masking={"attacked": {run: {str(s): _checks(run, s) for s in seeds} for run in RUNS}},
-        regenerate="diascope study run studies/p4a.yaml --scale small",
+        regenerate="diascope study run studies/p4a.yaml --scale small --data DATA",
         created="2026-11-21T22:30:00+00:00",
         seconds=5234.0,
         hardware=["a processor, 2 threads"],
@@ -149,7 +150,19 @@ def make_claims(seeds: tuple[int, ...] = (0, 1, 2)) -> list[ClaimResult]:
             reason="on the strongest attack it is refuted",
             decision=held,
             strongest=decision("refuted", -0.05, seeds),
-            masked={"sgt": ["1. iterative beats single-step", "6. plateau"]},
+            checked={"sgt": len(seeds), "standard": len(seeds)},
+            failed=[
+                FailedCheck(
+                    "sgt",
+                    "attacked",
+                    "iterative beats single-step",
+                    list(seeds[:2]),
+                    len(seeds),
+                    "gradients",
+                    True,
+                    "FGSM 0.31, PGD 0.12",
+                )
+            ],
         ),
         ClaimResult(
             name="clean",
@@ -164,6 +177,23 @@ def make_claims(seeds: tuple[int, ...] = (0, 1, 2)) -> list[ClaimResult]:
             statement="asgt/attacked.pgd@0.2 > sgt/attacked.pgd@0.2",
             verdict="refuted",
             published={"ASGT": 55.69, "SGT": 49.08},
+            decision=against,
+            strongest=against,
+            qualifications=["the attack had not converged: plateau failed in 2 of 3 seeds"],
+        ),
+        ClaimResult(
+            name="few",
+            says="ASGT is refuted to be best under few steps",
+            statement="asgt/attacked.pgd@0.1 > sgt/attacked.pgd@0.1",
+            verdict="refuted under a weak attack",
+            decision=against,
+            strongest=unclear,
+        ),
+        ClaimResult(
+            name="astray",
+            says="Standard training is as good",
+            statement="asgt/attacked.pgd@0.1 > standard/attacked.pgd@0.1",
+            verdict="refuted under a masked gradient",
             decision=against,
             strongest=against,
         ),
@@ -184,6 +214,7 @@ def make_claims(seeds: tuple[int, ...] = (0, 1, 2)) -> list[ClaimResult]:
             reason="supported on fgsm@0.2, undecided on the strongest attack",
             decision=held,
             strongest=decision("undecided", 0.01, seeds),
+            checked={"sgt": 0, "standard": len(seeds)},
         ),
         ClaimResult(
             name="late",
@@ -208,8 +239,9 @@ def decision(verdict: Any, effect: float, seeds: tuple[int, ...], **changes: Any
         )
     ]
     p = 0.4 if verdict == "undecided" else 0.0005
+    given = {"thresholds": [0.0], "seeds_drawn": len(seeds) >= 5, **changes}
     return Decision(
-        verdict, around(effect), by_seed, p, min(1.0, 5 * p), quantities, 80, 40, **changes
+        verdict, around(effect), by_seed, p, min(1.0, 5 * p), quantities, 80, 40, **given
     )
 
 
@@ -296,7 +328,8 @@ def _jobs(store: Path, seeds: tuple[int, ...], tables: Any) -> list[JobResult]:
             jobs.append(JobResult(key, label, "train", "done", 512.0, hardware=HARDWARE))
             label = f"attacked of {run}, seed {seed}"
             key = tables[run][str(seed)]
-            jobs.append(JobResult(key, label, "examine", "there", 65.0, hardware=HARDWARE))
+            more: dict[str, Any] = {"images": 80, "left_out": {"not drawn": 9920}}
+            jobs.append(JobResult(key, label, "examine", "there", 65.0, "", HARDWARE, **more))
     return [*jobs[:-1], replace(jobs[-1], state="failed", reason="out of memory")]
 
 

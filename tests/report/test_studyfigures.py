@@ -14,6 +14,8 @@ from diascope.errors import UserError
 from diascope.report.study.charts import bar_chart, line_chart, rounded_ticks
 from diascope.report.study.figures import FIGURES as KINDS
 from diascope.report.study.figures import Seen, build_figure, check_figures
+from diascope.report.study.figures.table import value_cell
+from diascope.report.study.series import Value
 from diascope.report.study.values import Values
 from diascope.studies.study import Study
 
@@ -155,6 +157,10 @@ def test_pictures_are_of_the_images_that_every_run_shows(seen):
     figure = build_figure(FIGURES["maps"], "f")
     assert "look: 3 images with their gradient, gradcam maps" in figure.show(seen).alt
     assert ": 2 images" in figure.show(fewer).alt
+    assert figure.show(seen).notes[0].endswith(" The models are those of seed 0.")
+    shown["sgt"] = {"3": shown["sgt"]["0"]}
+    (note,) = figure.show(fewer).notes
+    assert note.endswith(" The models are those of seed: standard 0, sgt 3, asgt 0.")
     nothing = replace(seen, results=replace(seen.results, about={}))
     assert figure.show(nothing).notes == ["No pictures were made."]
 
@@ -184,3 +190,13 @@ def test_what_is_not_measured_yet_is_said(tmp_path):
     svg = str(bar_chart(build_figure(FIGURES["clean"], "f").show(empty).bars[0], "b"))
     assert svg.count("not measured</text>") == 3
     assert ">0.2</text>" in svg
+
+
+def test_a_cell_tells_the_range_of_few_seeds_which_its_interval_does_not_speak_of():
+    few = Value((0.5, 0.4, 0.6), {0: 0.3, 1: 0.7, 2: 0.5})
+    assert value_cell(few, None).under == "[0.40, 0.60],\nseeds 0.300 to 0.700"
+    assert value_cell(few, None, percent=True).under == "[40.0, 60.0],\nseeds 30.0 to 70.0"
+    same = Value((0.5, 0.4, 0.6), dict.fromkeys(range(3), 0.5))
+    assert value_cell(same, None).under == "[0.40, 0.60]"
+    enough = Value((0.5, 0.4, 0.6), dict.fromkeys(range(5), 0.5))
+    assert value_cell(enough, None).under == "[0.40, 0.60]"

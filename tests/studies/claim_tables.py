@@ -53,3 +53,16 @@ def decided(
 
 
 GREATER = {"name": "greater", "a": "a/e.v", "b": "b/e.v"}
+LONE = np.arange(40)  # each image a group of its own
+NOISE = np.random.default_rng(0).normal(0, 0.1, 40)
+NOISE = 0.1 * (NOISE - NOISE.mean()) / NOISE.std(ddof=1)
+
+
+def values(*columns: Any, groups: Any = LONE) -> dict[str, pd.DataFrame]:
+    """Frames by run, a, b, ..., each with its column `v`."""
+    return {run: table(groups, v=column) for run, column in zip("abcdef", columns, strict=False)}
+
+
+def around(mean: float, turn: int = 1) -> Any:
+    """Forty values of this mean, of a spread of 0.1."""
+    return mean + np.roll(NOISE, turn)

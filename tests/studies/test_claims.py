@@ -35,7 +35,24 @@ def test_a_claim_keeps_the_contract(name):
         np.testing.assert_allclose(Affine.of(pieces, q)(values[:, 0]), pieces(values[:, 0]))
     np.testing.assert_allclose(claim.effect(values + 7), claim.effect(values))
     assert CLAIMS.build(to_settings(claim)) == claim
+    assert list(claim.thresholds) == sorted(claim.thresholds)
+    within = np.linspace(-1, 1, 401)  # thresholds are where the contrasts change sign
+    holds = deciding(claim.contrasts(steps(claim, within)), claim.alternatives) > 1e-9
+    low, high = claim.thresholds[0], [*claim.thresholds, np.inf][1]
+    inside = (within > low + 1e-9) & (within < high - 1e-9)
+    np.testing.assert_array_equal(holds, inside)
+    assert claim.room == pytest.approx(max(0, min(-low, high)))
     assert all(letter in claim.describe() for letter in ("a/e.v", "b/e.v"))
+
+
+def steps(claim, effects):
+    """Quantities (Q, N) for which the claim shows these effects."""
+    q = len(claim.quantities)
+    if hasattr(claim, "inside"):
+        places = [float(place in claim.inside) for place in claim.places]
+    else:
+        places = range(q) if hasattr(claim, "direction") else [1.0, 0.0]
+    return np.outer(places, effects)
 
 
 def build(name, **given):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.studies.claim_tables import decided, table
 
-from diascope.studies.masked import masked, on_strongest, under_attack
+from diascope.studies.masked import checked, failed_checks, on_strongest, under_attack
 from diascope.studies.quantities import Atom
 
 N = 100
@@ -103,14 +103,73 @@ def test_a_check_that_fails_in_few_seeds_is_shown_and_decides_nothing():
     assert "(seeds 0, 1)" in twice.reason
 
 
-def test_a_refuted_claim_stays_refuted_and_says_whose_gradients_are_masked():
+def test_a_refutation_is_doubted_as_a_support_is():
     frames = {"a": run(40, 30), "b": run(80, 60)}
     result = decided(TEST, frames, masking("b", checks(iterative="failed")))
-    assert result.verdict == "refuted"
+    assert result.verdict == "refuted under a masked gradient"
     assert "in favour of b, whose gradients are masked" in result.reason
+    assert decided(TEST, frames, masking("a", checks(iterative="failed"))).verdict == "refuted"
     result = decided(TEST, {"a": run(40, 40), "b": run(80, 0)})
-    assert result.verdict == "refuted"
+    assert result.verdict == "refuted under a weak attack"
     assert "supported on the strongest attack" in result.reason
+    few = decided(TEST, {"a": run(70, 3, images=8), "b": run(80, 5, images=8)})
+    assert (few.decision.verdict, few.verdict) == ("refuted", "undecided")
+    assert "too few images" in few.reason
+
+
+MIRRORED = {
+    "supported": "refuted",
+    "under a weak attack": "refuted under a weak attack",
+    "under a masked gradient": "refuted under a masked gradient",
+    "undecided": "undecided",
+}
+MIRRORED |= {there: here for here, there in MIRRORED.items()}
+
+
+@pytest.mark.parametrize("doubt", [{}, {"noise": "failed"}, {"plateau": "failed"}], ids=str)
+@pytest.mark.parametrize(
+    "counts",
+    [((80, 60), (40, 30)), ((80, 10), (40, 9)), ((80, 0), (40, 30)), ((70, 65), (69, 20))],
+    ids=str,
+)
+@pytest.mark.parametrize("images", [N, 8])
+def test_a_claim_and_its_mirror_come_to_mirrored_verdicts(counts, images, doubt):
+    frames = {name: run(*each, images=images) for name, each in zip("ab", counts, strict=True)}
+    swapped = {**TEST, "a": TEST["b"], "b": TEST["a"]}
+    for accused in "ab":
+        found = masking(accused, checks(**doubt))
+        one, other = (decided(test, frames, found) for test in (TEST, swapped))
+        assert other.verdict == MIRRORED[one.verdict]
+        assert other.qualifications == one.qualifications
+        assert other.failed == one.failed
+        assert other.decision.p_corrected == one.decision.p_corrected
+
+
+@pytest.mark.parametrize("name", ["plateau", "losses", "returned"])
+def test_an_attack_that_had_not_finished_qualifies_what_rests_on_it(name):
+    frames = {"a": run(80, 60, seeds=3), "b": run(40, 30, seeds=3)}
+    bad, good = checks(**{name: "failed"}), checks(**{name: "passed"})
+    found = decided(TEST, frames, masking("a", bad, bad, good))
+    assert found.verdict == "supported"
+    [said] = found.qualifications
+    assert f"the attack on a had not found all that it can (check '{name}' of e failed in 2" in said
+    assert "2 of 3 seeds" in said
+    [failed] = found.failed
+    assert (failed.name, failed.seeds, failed.checked) == (name, [0, 1], 3)
+    assert (failed.accuses, failed.favoured) == ("attack", True)
+    assert decided(TEST, frames, masking("a", bad, good, good)).qualifications == []
+    assert decided(TEST, frames, masking("b", bad, bad, bad)).qualifications == []
+    open_ = {"a": run(80, 60), "b": run(80, 60)}
+    assert decided(TEST, open_, masking("a", bad)).qualifications == []
+
+
+def test_whether_the_checks_ran_is_told():
+    frames = {"a": run(80, 60, seeds=2), "b": run(40, 30, seeds=2)}
+    assert decided(TEST, frames).checked == {"a": 0, "b": 0}
+    found = decided(TEST, frames, masking("a", checks(noise="passed"), None))
+    assert found.checked == {"a": 1, "b": 0}
+    plain = {"name": "greater", "a": "a/e.correct", "b": 0.5}
+    assert decided(plain, {"a": run(80, 60)}).checked == {}
 
 
 def test_both_sides_of_an_equality_must_be_free_of_doubt():
@@ -141,4 +200,6 @@ def test_only_columns_of_withstanding_are_read_on_the_strongest_attack():
         atom = Atom("a", "e", column)
         assert not under_attack(atom, tables)
         assert on_strongest(atom, tables) == atom
-    assert masked([("e", "a")], [0], masking("b", checks(noise="failed"))) == []
+    other = masking("b", checks(noise="failed"))
+    assert failed_checks([("e", "a")], [0], other) == []
+    assert checked([("e", "a"), ("e", "b")], [0, 1], other) == {"a": 0, "b": 1}

@@ -18,6 +18,8 @@ from diascope.studies.results import (
     load,
     save,
     told,
+    verdict_text,
+    would_decide,
 )
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 40)
@@ -112,14 +114,59 @@ def test_the_table_of_claims():
     assert some[3].startswith("0: 0.3")
     assert some[3].count("<br>") == 2
     assert some[4] == "< 0.001"
-    assert some[5] == "supported |"
+    assert some[5] == "supported, of these 3 models of each run |"
     assert r"\|a/e.v - b/e.v\| < 0.05" in open_[0]
     assert "instead of: CIFAR-10" in open_[0]
     assert open_[3] == "5"
     assert open_[5].startswith("undecided (about ")
-    assert f"{made[1].decision.needed_images:,} images" in open_[5]
+    assert "images (more than the 40 that there are) would decide it" in open_[5]
     assert untestable[1:] == ["", "", "", "", "not testable here |"]
     assert lines[6] == "- **P2.c**: no such images"
+
+
+def undecided(claim, **more):
+    decision = dataclasses.replace(claim.decision, verdict="undecided", **more)
+    return dataclasses.replace(claim, verdict="undecided", decision=decision, these_seeds=None)
+
+
+def test_what_would_decide_is_told_as_far_as_it_is_known():
+    few, many, _ = claims()
+    assert would_decide(few) == ""
+    new = "of new models nothing is said with fewer than five seeds"
+    assert would_decide(undecided(few)) == f"no number of images would decide it; {new}"
+    differ = "it takes five seeds or more, for these differ"
+    assert would_decide(undecided(few, seeds_differ=True)) == differ
+    said = would_decide(undecided(few, needed_images=1234, available_images=748))
+    assert said.startswith(
+        "about 1,300 images (more than the 748 that there are) would decide it for these 3 models"
+    )
+    assert said.endswith(new)
+    assert would_decide(undecided(few, needed_images=1234, seeds_differ=True)) == differ
+    alike = would_decide(undecided(many, seeds_drawn=False, needed_images=None))
+    assert alike.endswith("of new models nothing is said where all seeds agree exactly")
+    none = dict.fromkeys(("needed_images", "needed_seeds", "needed_both", "available_images"), None)
+    told = {
+        "about 99 images or 6 seeds": {"needed_images": 99, "needed_seeds": 6},
+        "about 860 images and 22 seeds together, and neither alone,": {"needed_both": (854, 22)},
+        "no number of images and seeds that could be had": {},
+    }
+    for words, needed in told.items():
+        said = would_decide(undecided(many, **{**none, **needed}))
+        assert said == f"{words} would decide it, if the effect stays as it is"
+    strongest = undecided(many, **{**none, "needed_images": 77}).decision
+    sure = dataclasses.replace(many.decision, verdict="supported")
+    open_ = dataclasses.replace(many, verdict="undecided", decision=sure, strongest=strongest)
+    assert would_decide(open_).startswith("about 77 images would decide it")
+
+
+def test_a_verdict_of_few_seeds_names_them():
+    some, _, untestable = claims()
+    assert verdict_text(some) == "supported, of these 3 models of each run"
+    one = dataclasses.replace(some, these_seeds=1)
+    assert verdict_text(one) == "supported, of this one model of each run"
+    assert verdict_text(untestable) == "not testable here"
+    qualified = dataclasses.replace(some, qualifications=["more steps may take more away"])
+    assert "<br>but more steps may take more away" in claims_table([qualified])
 
 
 def test_a_value_without_limits_is_told_alone():

@@ -119,14 +119,16 @@ def test_the_needed_images_give_the_power_promised():
     frames = {"e": {"r": {0: pd.DataFrame({"id": range(20), "group": range(20), "v": pilot})}}}
     found = sample([Atom("r", "e", "v")], frames, {"e": "t"})
     spread = Spread.of(Affine(np.ones((1, 1)), np.zeros(1)), found)
-    images, seeds = spread.needed(0, 0.025)
-    assert np.isinf(seeds)
+    needed = spread.needed(0, 0.025)
+    images = needed.images
+    assert np.isinf(needed.seeds)
+    assert np.isinf(needed.both)
     n = int(np.ceil(20 * images))
     assert 80 <= n <= 100  # (1.96 + 0.84)^2 / 0.3^2 = 87, and two more for Student's t
     t = rng.normal(0.3, 1, (4000, n))
     shown = t.mean(1) / t.std(1, ddof=1) * np.sqrt(n) > 1.99
     assert 0.75 <= shown.mean() <= 0.87
-    assert spread.needed(0, 0.0025)[0] > 1.4 * images  # of ten claims
+    assert spread.needed(0, 0.0025).images > 1.4 * images  # of ten claims
 
 
 def test_the_needed_seeds_give_the_power_promised():
@@ -137,9 +139,9 @@ def test_the_needed_seeds_give_the_power_promised():
     frames = {"e": {"r": {s: frame.assign(v=x + noise) for s, x in enumerate(by_seed)}}}
     found = sample([Atom("r", "e", "v")], frames, {"e": "t"})
     spread = Spread.of(Affine(np.ones((1, 1)), np.zeros(1)), found)
-    images, seeds = spread.needed(0, 0.025)
-    assert np.isinf(images)  # no number of images makes up for few seeds
-    n = int(np.ceil(5 * seeds))
+    needed = spread.needed(0, 0.025)
+    assert np.isinf(needed.images)  # no number of images makes up for few seeds
+    n = int(np.ceil(5 * needed.seeds))
     t = rng.normal(1.0, 1, (4000, n))
     shown = t.mean(1) / t.std(1, ddof=1) * np.sqrt(n) > student.isf(0.025, n - 1)
     assert 0.72 <= shown.mean() <= 0.88

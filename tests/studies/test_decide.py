@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.studies.claim_tables import GREATER, decided, study, table
+from tests.studies.claim_tables import (
+    GREATER,
+    LONE,
+    around,
+    decided,
+    study,
+    table,
+    values,
+)
 
 from diascope.errors import UserError
 from diascope.evaluation.scores import auroc
@@ -13,20 +21,8 @@ from diascope.studies.decide import decide_study, read_claims
 from diascope.studies.study import Untestable
 
 RNG = np.random.default_rng(0)
-LONE = np.arange(40)  # each image a group of its own
-NOISE = RNG.normal(0, 0.1, 40)
-NOISE = 0.1 * (NOISE - NOISE.mean()) / NOISE.std(ddof=1)
+RNG = np.random.default_rng(0)
 FLIPPED = {"supported": "refuted", "refuted": "supported", "undecided": "undecided"}
-
-
-def values(*columns, groups=LONE):
-    """Frames by run, a, b, ..., each with its column `v`."""
-    return {run: table(groups, v=column) for run, column in zip("abcdef", columns, strict=False)}
-
-
-def around(mean, turn=1):
-    """Forty values of this mean, of a spread of 0.1."""
-    return mean + np.roll(NOISE, turn)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +251,22 @@ def test_all_correct_keeps_what_every_run_of_the_claim_classifies_correctly():
     assert decision.quantities[0].bounds.value == pytest.approx(frames["a"].v[::6].mean())
     assert decision.quantities[1].bounds.value == pytest.approx(0.3)
     assert [q.images for q in decision.quantities] == [7, 40]
+    assert decision.images == 40  # of the second, which has no condition
+
+
+def test_the_images_of_a_condition_are_counted_in_each_seed():
+    def run(*rights):
+        frames = [table(LONE // 2, v=around(0.5, k)) for k in range(len(rights))]
+        for frame, right in zip(frames, rights, strict=True):
+            frame["correct"] = right > LONE
+        return frames
+
+    both = {"name": "greater", "a": "a/e.v where all_correct", "b": "b/e.v where all_correct"}
+    decision = decided(both, {"a": run(30, 12), "b": run(20, 40)}).decision
+    assert decision.images_by_seed == {0: 20, 1: 12}
+    assert (decision.images, decision.groups) == (20, 10)
+    assert [q.images_by_seed for q in decision.quantities] == [{0: 20, 1: 12}] * 2
+    assert decision.available_images == 40
 
 
 def test_statistics_over_classes_are_those_of_the_scores():

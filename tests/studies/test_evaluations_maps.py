@@ -104,14 +104,19 @@ def test_models_agree_with_themselves_and_less_with_others():
         drawn(exam_of(net, pixels))
 
 
-def test_the_best_model_of_each_image_is_chosen_by_the_maps_of_another_method():
-    """One net looks at the region of class a alone, the other at that of class b alone."""
-    pixels, whole = pixels_of(12), line(noise=0.0).weight.detach()
+def of_each_class():
+    """Return nets that look at the region of class a alone, and at that of class b alone."""
+    whole = line(noise=0.0).weight.detach()
     haze = 0.1 * torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    first, second = (
+    return (
         Linear(torch.stack([w if k == which else w.mean() + haze[0] for k, w in enumerate(whole)]))
         for which in (0, 1)
     )
+
+
+def test_the_best_model_of_each_image_is_chosen_by_the_maps_of_another_method():
+    pixels = pixels_of(12)
+    first, second = of_each_class()
     by = {"by": "average_precision", "by_explainer": {"name": "gradient", "times_input": True}}
     exam = exam_of(first, pixels, beside={"second": second})
     found = build("choice", folds=3, **by)(exam)
@@ -131,6 +136,38 @@ def test_the_best_model_of_each_image_is_chosen_by_the_maps_of_another_method():
     ):
         with pytest.raises(UserError, match=says):
             build("choice", **mistake)
+
+
+def test_what_is_chosen_on_one_training_is_judged_on_another():
+    """Whose maps were best may be the image's own, or the chance of one training."""
+    pixels = pixels_of(12)
+    (first, second), again = of_each_class(), [*of_each_class()]
+    by = {"by": "average_precision", "by_explainer": "gradient", "folds": 3}
+    for same, later in ((True, again), (False, again[::-1])):
+        beside = {"second": second, "first@next": later[0], "second@next": later[1]}
+        found = build("choice", **by)(exam_of(first, pixels, beside=beside))
+        column = found.columns
+        assert (column["chosen"] == pixels.dataset.labels).all()
+        assert (column["oracle"] == 1).all()
+        assert (column["per_image"] == 1).all() if same else (column["per_image"] < 1).all()
+        assert found.about["models"] == ["this", "second"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "says"),
+    [
+        (["second"], "looks at the mask, of the same maps as are judged"),
+        (["second", "second@next"], "name each model, this one too, of the next seed"),
+        (["second", "first@next"], "name each model, this one too, of the next seed"),
+        (["first@next"], "name each model, this one too, of the next seed"),
+    ],
+)
+def test_a_choice_that_would_judge_itself_or_lacks_a_judge_is_refused(beside, says):
+    first, second = of_each_class()
+    nets = {"second": second, "second@next": first, "first@next": second}
+    exam = exam_of(first, pixels_of(12), beside={name: nets[name] for name in beside})
+    with pytest.raises(UserError, match=says):
+        build("choice", by="average_precision", by_explainer="gradient", folds=3)(exam)
 
 
 def test_examples_are_the_pictures_themselves():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.studies.exams import exam_of, line, pixels_of
 
+from diascope.attacks import APGD
 from diascope.errors import UserError
 from diascope.studies.evaluations import EVALUATIONS
 from diascope.studies.evaluations.besieging import Siege, strong
@@ -151,6 +152,17 @@ def test_the_strongest_fit_the_number_of_classes(classes):
     assert ("margin" in losses, "dlr-targeted" in losses) == (True, classes > 2)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_restarts_are_those_of_both_climbs(classes):
+    fields = {"steps": 10, "queries": 20, "targets": 3}
+    for restarts, given in ((1, {}), (4, {"restarts": 4})):
+        attacks = strong("linf", classes, *fields.values(), **given).values()
+        assert [a.restarts for a in attacks if isinstance(a, APGD)] == [restarts] * 2
+    told = robust(epsilons=[0.001], **fields, restarts=2)(exam_of(line(), pixels_of(4))).about
+    assert told["strongest"]["apgd-ce"]["restarts"] == 2
+    assert told["strongest"]["apgd-margin"]["restarts"] == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -162,6 +174,7 @@ def test_the_strongest_fit_the_number_of_classes(classes):
         ({"epsilons": [0.1], "attacks": {"pgd": {"norm": "l2"}}}, "evaluation's is linf"),
         ({"epsilons": [0.1], "strongest": {"apgd": {"step": 3}}}, "did you mean 'steps'"),
         ({"epsilons": [0.1], "images": 0}, "images=0"),
+        ({"epsilons": [0.1], "restarts": 0}, "restarts=0: at least 1"),
         ({"epsilons": [0.1], "masking_attack": {"name": "pgd", "norm": "l1"}}, "masking_attack"),
     ],
 )

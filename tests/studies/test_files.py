@@ -18,7 +18,7 @@ from diascope.report.study.figures import check_figures
 from diascope.studies.claims import CLAIMS
 from diascope.studies.planning import Plan, plan_study
 from diascope.studies.quantities import atoms, check, parse
-from diascope.studies.study import Study, read_study, scales_of
+from diascope.studies.study import NEXT, Study, read_study, scales_of
 from diascope.training.config import TrainConfig
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -37,7 +37,10 @@ def study_of(name: str, scale: str) -> Study:
 def plan_of(name: str, scale: str) -> Plan:
     """Return the plan of the first seeds: of one, or of two where seeds are compared."""
     study = study_of(name, scale)
-    several = any(spec.beside == "seeds" for spec in study.evaluations.values())
+    several = any(
+        spec.beside == "seeds" or any(name.endswith(NEXT) for name in spec.beside)
+        for spec in study.evaluations.values()
+    )
     some = study.model_copy(update={"seeds": study.seeds[: 1 + several]})
     return plan_study(some, STUDIES / f"{name}.yaml")
 
@@ -147,6 +150,8 @@ def test_layers_that_are_kept_come_from_the_right_model(scale: str) -> None:
         ("last-3-robust", "standard", "adversarial", 3),
         ("first-3-robust", "at-eps3", "standard", 2),
         ("last-2-robust", "standard", "adversarial", 2),
+        ("none-robust", "standard", "standard", 3),
+        ("all-robust", "at-eps3", "adversarial", 3),
     ):
         job = jobs[plan.runs[run][0]]
         assert job.needs == (plan.runs[start][0],)

@@ -70,6 +70,23 @@ def test_each_job_comes_as_soon_as_what_it_needs_seed_after_seed(tmp_path: Path)
     assert last.content["beside"] == {"seed 1": plan.runs["second"][1]}
 
 
+def test_a_run_beside_may_be_that_of_the_next_seed(tmp_path: Path) -> None:
+    beside = {"measure": "predictions", "on": "held-out", "runs": ["first"]}
+    beside["beside"] = ["second", "second@next", "first@next"]
+    plan = planned(tmp_path, seeds=[4, 2, 7], evaluations={"later": beside})
+    jobs = {job.key: job for job in plan.jobs}
+    for seed, after in ((4, 2), (2, 7), (7, 4)):
+        assert jobs[plan.tables["later"]["first"][seed]].content["beside"] == {
+            "second": plan.runs["second"][seed],
+            "second@next": plan.runs["second"][after],
+            "first@next": plan.runs["first"][after],
+        }
+    with pytest.raises(UserError, match="'@next' needs two seeds at least"):
+        planned(tmp_path, seeds=[4], evaluations={"later": beside})
+    with pytest.raises(UserError, match="no run 'secnd': did you mean 'second'"):
+        planned(tmp_path, seeds=[4, 2], evaluations={"later": {**beside, "beside": ["secnd@next"]}})
+
+
 def test_equal_configurations_are_one_job_whatever_they_are_called(tmp_path: Path) -> None:
     same = {
         "training": {"epochs": 2, "checkpoint_seconds": 5},

@@ -29,6 +29,7 @@ from diascope.studies.planning import Plan, plan_study
 from diascope.studies.run import Done, carry_out, collect, run_study
 from diascope.studies.store import Store
 from diascope.studies.study import read_study
+from diascope.studies.telling import status_lines
 
 CLAIM = {"says": "equal", "test": {"name": "equal", "a": "first/clean.loss", "b": 1, "within": 9}}
 
@@ -355,3 +356,12 @@ def test_stopped_is_nothing_that_failures_are_isolated_by(tmp_path: Path) -> Non
     done = carry_out([plan], tmp_path / "store", max_hours=1e-9)
     assert set(states(done).values()) == {"left"}
     assert time.monotonic() - began < 5
+
+
+def test_status_tells_what_another_process_is_at_work_on(tmp_path: Path) -> None:
+    plan, store = planned(tmp_path, runs={"second": None}), Store(tmp_path / "store")
+    with store.locked(plan.jobs[0].key):
+        said = list(status_lines("toy", "small", plan.jobs, store))
+    assert said[1] == "  toy: train first, seed 0: running"
+    assert said[2] == "  toy: clean of first, seed 0: to do"
+    assert list(status_lines("toy", "small", plan.jobs, store))[1].endswith(": to do")

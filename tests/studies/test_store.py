@@ -43,8 +43,29 @@ def test_a_key_is_locked_once_and_free_again_after(tmp_path: Path) -> None:
         assert mine
 
 
+def test_what_is_recorded_counts_only_with_what_it_tells_of(tmp_path: Path) -> None:
+    store, run = Store(tmp_path), Job("train", "toy: train a", {"config": {}})
+    for job in (JOB, run):
+        store.finish(job, seconds=1.0)
+        assert store.record(job) is None
+    store.run(run.key).mkdir()
+    (store.run(run.key) / "model.safetensors").touch()
+    assert store.record(run) is not None
+    assert store.trained(run.key)["label"] == "toy: train a"
+
+
+def test_who_is_at_work_is_known_to_others(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert not store.at_work("k")
+    assert not list(tmp_path.iterdir())
+    with store.locked("k"):
+        assert Store(tmp_path).at_work("k")
+    assert not store.at_work("k")
+
+
 def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
     store = Store(tmp_path)
+    store.keep_table(JOB, pd.DataFrame({"id": [1]}))
     store.finish(JOB, seconds=1.0)
     file = tmp_path / "tables" / f"{JOB.key}.json"
     file.write_text(file.read_text()[:20])

@@ -40,7 +40,7 @@ def test_dotted_keys_set_one_value_and_a_mapping_with_a_name_is_complete(tmp_pat
 def test_scales_are_laid_over_the_study_and_assignments_over_both(tmp_path: Path) -> None:
     scales = {
         "small": {"every_run.training.epochs": 3, "runs": {"second": None}, "seeds": [4]},
-        "paper": {"runs": {"eps1.5": {"training.epochs": 9}}},
+        "paper": {"runs": {"eps1.5": {"objective": "standard", "training.epochs": 9}}},
     }
     file = written(tmp_path, scales=scales)
     assert scales_of(file) == ["small", "paper"]
@@ -55,7 +55,7 @@ def test_scales_are_laid_over_the_study_and_assignments_over_both(tmp_path: Path
     assert changed.config("eps1.5", 0, file).training.epochs == 2
     assert changed.evaluations["clean"].on == "other"
     assert changed.tests["other"].images == 3
-    assert changed.runs["eps1.5"] == {"training.epochs": 2}
+    assert changed.runs["eps1.5"] == {"objective": "standard", "training.epochs": 2}
 
 
 def test_a_study_lies_on_its_base_with_scales_of_both(tmp_path: Path) -> None:
@@ -98,10 +98,89 @@ def test_names_and_published_numbers_may_hold_dots() -> None:
     assert below["runs"] == {"eps0.5": {}}
 
 
+CLAIM_OF = {"says": "s", "test": {"name": "greater", "a": "first/clean.correct", "b": 0.5}}
+TYPOS = [
+    (["runs.frist.training.epochs=1"], "no run 'frist': did you mean 'first'?"),
+    (["runs.secnd="], "no run 'secnd': did you mean 'second'?"),
+    (["evaluations.claen.on=held-out"], "no evaluation 'claen': did you mean 'clean'?"),
+    (["claims.bette.test.b=0.6"], "no claim 'bette': did you mean 'better'?"),
+    (["tests.heldout.images=3"], "no test 'heldout': did you mean 'held-out'?"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), TYPOS, ids=[words[0] for words, _ in TYPOS])
+def test_what_differs_names_what_is_there(tmp_path: Path, words: list[str], said: str) -> None:
+    file = written(tmp_path, claims={"better": CLAIM_OF})
+    with pytest.raises(UserError) as error:
+        read_study(file, "small", words)
+    assert str(error.value) == f"{file}: {said}"
+    key, _, value = words[0].partition("=")
+    scaled = written(tmp_path, "scaled.yaml", claims={"better": CLAIM_OF}, scales={"paper": 0})
+    content = yaml.safe_load(scaled.read_text())
+    content["scales"] = {"paper": {key: yaml.safe_load(value)}}
+    scaled.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError) as error:
+        read_study(scaled, "paper")
+    assert str(error.value) == f"{scaled}: scales.paper: {said}"
+
+
+def test_what_differs_may_add_what_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(TOY["every_run"]))
+    words = [
+        "runs.third.training.epochs=3",
+        "runs.third.base=base.yaml",
+        "runs.fourth={objective: standard}",
+        "runs.fourth.training.epochs=4",
+        "claims.c={says: s, test: {name: greater, a: third/clean.correct, b: 0.5}}",
+    ]
+    study = read_study(written(tmp_path), "small", words)
+    assert list(study.runs) == ["first", "second", "third", "fourth"]
+    assert study.runs["fourth"]["training.epochs"] == 4
+    assert list(study.claims) == ["c"]
+
+
+def test_bases_of_runs_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    for name, epochs in (("paper", 6), ("mine", 7)):
+        (tmp_path / name).mkdir()
+        base = {**TOY["every_run"], "training": {**TOY["every_run"]["training"], "epochs": epochs}}
+        (tmp_path / name / "b.yaml").write_text(yaml.safe_dump(base))
+    written(
+        tmp_path / "paper",
+        every_run={"base": "b.yaml"},
+        runs={"third": {"base": "b.yaml", "training.batch_size": 4}},
+        scales={"small": {"runs": {"fourth": {"base": "b.yaml"}}}},
+    )
+    file = tmp_path / "mine" / "s.yaml"
+    file.write_text(
+        "base: ../paper/toy.yaml\nruns: {fifth: {base: b.yaml}}\nevery_run.training: {}"
+    )
+    study = read_study(file)
+    assert [study.runs[name]["base"] for name in ("third", "fourth", "fifth")] == [
+        "../paper/b.yaml", "../paper/b.yaml", "b.yaml",
+    ]  # fmt: skip
+    assert str(tmp_path) not in str(study.model_dump())
+    found = {name: study.config(name, 0, file).data.size for name in study.runs}
+    assert set(found.values()) == {16}
+
+
 CLAIM = {"says": "s", "test": {"name": "greater", "a": "first/clean.correct", "b": 0.5}}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no title": ({"title": None}, "'title'"),
     "unknown key": ({"claim": {}}, "unknown key 'claim': did you mean 'claims'?"),
+    "a key that is written wrongly": (
+        {"title": None, "titel": "x"},
+        "unknown key 'titel': did you mean 'title'?",
+    ),
+    "a mistake within a measure": (
+        {
+            "evaluations.clean.measure": {
+                "name": "robust",
+                "epsilons": [0.1],
+                "attacks": {"fgm": {}},
+            }
+        },
+        "evaluations.clean: ",
+    ),
     "no seeds": ({"seeds": []}, "'seeds'"),
     "a seed twice": ({"seeds": [1, 1]}, "give each seed once"),
     "a seed that is no number": ({"seeds": ["a"]}, "'seeds.0' = 'a'"),

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.+@-]*=.*", re.DOTALL)
 STORE = Path("runs/studies")
+TIME_OVER = 3  # the exit code where --max-hours left jobs
 
 Words = Annotated[
     list[str],
@@ -39,7 +40,10 @@ DataAt = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(help="The folder for the report; STORE/reports/NAME-SCALE if not given."),
+    typer.Option(
+        help="The folder for the report; STORE/reports/NAME-SCALE if not given, with a mark of "
+        "what differs from the file."
+    ),
 ]
 Only = Annotated[
     list[str] | None,
@@ -60,10 +64,21 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="In how many processes of this machine; 1 if not given.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the plan and what it costs; do nothing but keep what was timed in "
+            "STORE/probes.",
+        ),
+    ] = False,
     only: Only = None,
     max_hours: Annotated[
-        float | None, typer.Option(help="Begin nothing after so many hours; what runs is kept.")
+        float | None,
+        typer.Option(
+            help="Interrupt what runs after so many hours, to go on from there another time; exit "
+            "code 3 where jobs are left."
+        ),
     ] = None,
     gpus: Annotated[
         str | None, typer.Option(help="Tell, too, the hours of all jobs on so many GPUs: 1,8,64.")
@@ -71,7 +86,8 @@ def run(
 ) -> None:
     """Train and examine what is missing, decide the claims, write the report.
 
-    The same command goes on where an interrupted one stopped.
+    The same command goes on where an interrupted one stopped. Exit code 1: a job failed; 3: the
+    time was over before all was done.
     """
     from diascope.cli.console import say
     from diascope.errors import UserError
@@ -90,8 +106,7 @@ def run(
     keep_memory()
     plans = asked.plans()
     jobs = joined(plans)
-    if not dry_run:
-        asked.check_data(jobs, data)
+    asked.check_jobs(plans, data, dry_run)
     asked.say_plans(plans)
     expected = expectation(jobs, store, data, say)
     if counts:
@@ -111,6 +126,10 @@ def run(
     if failed:
         say(f"{failed} jobs failed; why is in {store / 'errors'}")
         raise typer.Exit(1)
+    left = sum(outcome.state == "left" for outcome in done.outcomes.values())
+    if left:
+        say(f"--max-hours {max_hours:g}: {left} jobs are left; the same command goes on with them")
+        raise typer.Exit(TIME_OVER)
 
 
 @app.command("status")
@@ -125,8 +144,8 @@ def status(words: Words, scale: Scale = "small", store: StoreAt = STORE, only: O
         jobs = remembered(store, asked.about, file)
         if jobs is None:
             jobs = list(asked.plan(file).jobs)
-            if store.is_dir():
-                remember(jobs, store, asked.about, file)
+            asked.check_store()
+            remember(jobs, store, asked.about, file)
         for line in status_lines(file.stem, scale, jobs, Store(store)):
             typer.echo(line)
 
@@ -135,15 +154,28 @@ def status(words: Words, scale: Scale = "small", store: StoreAt = STORE, only: O
 def report(
     words: Words,
     scale: Scale = "small",
+    data: DataAt = None,
     store: StoreAt = STORE,
     out: Out = None,
     figure: Annotated[
         str | None, typer.Option(help="Write this figure of the study alone.")
     ] = None,
 ) -> None:
-    """Decide the claims on what is there, and write the report; nothing is trained."""
+    """Decide the claims on what is there, and write the report; nothing is trained.
+
+    With --data it is checked that the images are still those of the finished jobs.
+    """
+    from diascope.cli.console import say
+    from diascope.studies.store import Store
+    from diascope.studies.unchanged import check_unchanged
+
     asked = _asked(words, scale, None, store)
-    asked.report(asked.plans(), out, None, figure)
+    plans = asked.plans()
+    asked.check_store()
+    for plan in plans:
+        for line in check_unchanged(plan.every, Store(store), data):
+            say(line)
+    asked.report(plans, out, None, figure)
 
 
 @dataclass(frozen=True)
@@ -180,12 +212,15 @@ class _Asked:
         """Say what is to be done."""
         from diascope.cli.console import say
         from diascope.studies.planning import joined
+        from diascope.studies.stated import undecidable
         from diascope.studies.store import Store
         from diascope.studies.telling import plan_line
 
         place = Store(self.store)
         for plan in plans:
             say(plan_line(plan.study.name, plan.study.scale, plan.jobs, place))
+            for line in undecidable(plan.study):
+                say(f"{plan.study.name}, {plan.study.scale}: {line}")
         if len(plans) > 1:
             say(plan_line("together, each once", self.scale, joined(plans), place))
 
@@ -196,15 +231,35 @@ class _Asked:
         for line in cost_table(jobs, self.store, data, counts):
             typer.echo(line)
 
-    def check_data(self, jobs: Sequence[Job], data: Path | None) -> None:
-        """Raise `UserError` where a job that is to be done names {data}, and none is given."""
-        from diascope.studies.planning import expanded
-        from diascope.studies.store import Store
+    def check_store(self) -> None:
+        """Raise `UserError` where no store is."""
+        from diascope.errors import UserError
 
-        place = Store(self.store)
-        for job in jobs:
-            if place.record(job) is None:
-                expanded(job.content, self.store, data)
+        if not self.store.is_dir():
+            raise UserError(
+                f"--store {self.store}: no store is there; run the study first, or name its store"
+            )
+
+    def check_jobs(self, plans: Sequence[Plan], data: Path | None, dry_run: bool) -> None:
+        """Raise `UserError` where jobs cannot be done, or finished ones are of other images.
+
+        In a dry run it is said what would make jobs fail.
+        """
+        from diascope.cli.console import say
+        from diascope.studies.beforehand import check_jobs, faults
+        from diascope.studies.planning import joined
+        from diascope.studies.store import Store
+        from diascope.studies.unchanged import check_unchanged
+
+        store = Store(self.store)
+        if dry_run:
+            for line in faults(joined(plans), store, data):
+                say(f"would fail: {line}")
+        else:
+            check_jobs(joined(plans), store, data)
+        every = {job.key: job for plan in plans for job in plan.every}
+        for line in check_unchanged(list(every.values()), store, data):
+            say(line)
 
     def report(
         self, plans: Sequence[Plan], out: Path | None, done: Done | None, figure: str | None = None
@@ -212,18 +267,17 @@ class _Asked:
         """Write what each study came to."""
         from diascope.cli.console import say
         from diascope.files import write_text
-        from diascope.report.study import write_study_figure, write_study_report
-        from diascope.report.study.markdown import write_summary
+        from diascope.report.study import write_study_figure, write_study_report, write_summary
         from diascope.studies.run import collect
         from diascope.studies.store import Store
 
         found = []
         for plan in plans:
-            name = f"{plan.study.name}-{plan.study.scale}"
+            name = f"{plan.study.name}-{plan.study.scale}{self.mark}"
             folder = self.store / "reports" / name if out is None else out
             if out is not None and len(plans) > 1:
                 folder = out / name
-            results = collect(plan, Store(self.store), done, self._command(plan.file))
+            results = collect(plan, Store(self.store), done, self._command(plan))
             if figure is not None:
                 for file in write_study_figure(results, self.store, folder, figure):
                     say(f"{file}: written")
@@ -234,12 +288,23 @@ class _Asked:
             say(f"{write_study_report(results, self.store, folder)}: written")
         if len(found) > 1:
             summary = (out or self.store / "reports") / "summary.md"
-            write_text(summary, write_summary(found))
+            write_text(summary, write_summary(found, self.store))
             say(f"{summary}: written")
 
-    def _command(self, file: Path) -> str:
+    @property
+    def mark(self) -> str:
+        """What tells the report of a changed study from that of the file: "" without changes."""
+        from diascope.studies.jobs import digest
+
+        return f"-{digest(self.settings)[:6]}" if self.settings else ""
+
+    def _command(self, plan: Plan) -> str:
         """Return the command that makes the results of a study anew."""
-        words = ["diascope", "study", "run", str(file), *self.settings, "--scale", self.scale]
+        from diascope.studies.study import strings
+
+        words = ["diascope", "study", "run", str(plan.file), *self.settings, "--scale", self.scale]
+        if any("{data}" in text for job in plan.every for text in strings(job.content)):
+            words += ["--data", "DATA"]
         return shlex.join(words if self.store == STORE else [*words, "--store", str(self.store)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -104,6 +105,12 @@ def cost_line(cost: PlanCost) -> str:
     """Return in words what is still to be spent."""
     missing = f", and {len(cost.unknown)} jobs whose cost is not known" if cost.unknown else ""
     return f"about {hours(cost.left)} on this machine{missing}"
+
+
+def unknown_lines(cost: PlanCost) -> list[str]:
+    """Return a line for each reason why the cost of jobs is not known."""
+    reasons = Counter(each.source for each in cost.unknown)
+    return [f"{number} jobs: cost not known: {why}" for why, number in reasons.items()]
 
 
 def _job_cost(job: Job, survey: _Survey, here: _Here, store: Store) -> JobCost:

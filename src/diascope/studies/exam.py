@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +18,12 @@ from torch import Tensor, nn
 
 from diascope.audit.bench import Rows, drawn
 from diascope.data import Pixels, Preprocess
+from diascope.errors import Doubt, gathered
 from diascope.randomness import derive
+from diascope.studies.jobs import digest
 
 Column = NDArray[Any]  # (N,)
+_DOUBTS = "doubts of this part"
 
 
 def _nobody(passes: float) -> None:
@@ -50,8 +56,9 @@ class Exam:
     classes: of the model's outputs, in order; the labels of `pixels` are numbered so. beside:
     other models by name, to look at together with this one. seed: of everything that is drawn;
     it does not depend on the training seed, so that models meet the same noise. scratch: a folder
-    for checkpoints. tell: to be called with the forward passes that were made (a backward pass
-    counts two). preprocess: how images became squares, for further regions of them.
+    for parts that are finished, where there is one. tell: to be called with the forward passes
+    that were made (a backward pass counts two). preprocess: how images became squares, for
+    further regions of them.
     """
 
     model: nn.Module
@@ -68,6 +75,25 @@ class Exam:
     def seeded(self, purpose: str) -> torch.Generator:
         """Return a generator that depends on the seed and the purpose alone."""
         return torch.Generator().manual_seed(derive(self.seed, purpose) & (2**62 - 1))
+
+    def kept(self, part: Sequence[Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the arrays that `make` returns, or those that it returned before an interrupt.
+
+        part: plain values by which this part of the examination is known among all of it; arrays
+        (n,) of rows may be among them. A `Doubt` that was warned of then is warned of again.
+        """
+        name = digest([each.tolist() if hasattr(each, "tolist") else each for each in part])
+        file = self.scratch / f"{name}-{self.batch_size}.npz"
+        found = _read(file)
+        if found is None:
+            with gathered() as doubts:
+                found = {key: np.asarray(value) for key, value in make().items()}
+            found[_DOUBTS] = np.array(doubts, dtype=np.str_)
+            if self.scratch.is_dir():
+                _write(file, found)
+        for doubt in found.pop(_DOUBTS).tolist():
+            warnings.warn(str(doubt), Doubt, stacklevel=2)
+        return found
 
     def blank(self) -> NDArray[np.float64]:
         """Return a column (N,) of NaN."""
@@ -100,6 +126,22 @@ class Exam:
             pixels.ids(rows, device),
             None if pixels.masks is None else pixels.m(rows, device),
         )
+
+
+def _write(file: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays so that the file is whole or not there."""
+    part = file.with_suffix(f".{os.getpid()}")
+    with part.open("wb") as handle:
+        np.savez(handle, **arrays)
+    part.replace(file)
+
+
+def _read(file: Path) -> dict[str, NDArray[Any]] | None:
+    try:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
+            return {str(key): content[key] for key in content}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def at(name: str, eps: float) -> str:

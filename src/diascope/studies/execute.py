@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from diascope import hardware
+from diascope import __version__, hardware
 from diascope.audit.subject import Subject, open_subjects
 from diascope.data import Preprocess
 from diascope.errors import UserError, gathered
 from diascope.evaluation.predictions import predict_logits, prediction_table
 from diascope.explain.chunks import at_most
-from diascope.settings import validate
+from diascope.settings import read_yaml, validate, write_yaml
 from diascope.studies.evaluations import EVALUATIONS, Evaluation
 from diascope.studies.exam import Exam, Measured
 from diascope.studies.images import Tested, tested, trained_on
@@ -29,16 +30,25 @@ from diascope.studies.jobs import Busy, Job, Outcome, Stopped
 from diascope.studies.planning import expanded, started_from
 from diascope.studies.store import Store
 from diascope.studies.study import TestSpec
-from diascope.training.config import read_config
+from diascope.studies.unchanged import made_with
+from diascope.training.config import TrainConfig, read_config
 from diascope.training.layers import merge
 from diascope.training.progress import Progress, epoch_line
 from diascope.training.recipe import train
+from diascope.training.record import commit
+from diascope.training.run import CONFIG
 from diascope.training.state import METRICS
 
 Say = Callable[[str], None]
 Stop = Callable[[], bool]
 BATCH = 64  # images at a time in an examination, half of it where memory runs out
 _EVERY = 30.0  # seconds between two lines of a job's progress
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str | None:
+    """Return the commit of the code that runs here."""
+    return commit()
 
 
 def _never() -> bool:
@@ -70,7 +80,10 @@ def execute(
             raise Stopped
         began = time.perf_counter()
         work = _train if job.kind == "train" else _examine
+        made = made_with(job, place, data)
         with gathered() as doubts:
+            if job.kind == "examine":
+                place.keep_scratch(job.key, [made, __version__, _commit(), _run(job, place)])
             found = work(job, place, data, _Speaker(job, say), stop)
         seconds = max(time.perf_counter() - began, found.pop("spent", 0.0))
         place.finish(
@@ -78,7 +91,10 @@ def execute(
             seconds=round(seconds, 3),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             hardware=hardware.describe(),
+            diascope=__version__,
+            commit=_commit(),
             doubts=doubts,
+            **made,
             **found,
         )
     return Outcome(job, "done", seconds)
@@ -186,6 +202,7 @@ def _train(
     folder = store.run(job.key)
     content = merge(job.content["config"], job.free)
     config = read_config(expanded(content, store.folder, data), where=job.label)
+    _follow_data(folder, config)
     watched = _Watched(speaker, stop)
     try:
         run = train(config, folder, resume=True, progress=watched)
@@ -199,6 +216,16 @@ def _train(
         "epoch": run.epoch,
         "spent": _spent(folder),
     }
+
+
+def _follow_data(folder: Path, config: TrainConfig) -> None:
+    """Have an unfinished run go on with its data where they lie now; what they are is compared."""
+    now = config.to_dict()["data"]
+    for file in folder.rglob(CONFIG):
+        content = read_yaml(file)
+        data = {**content["data"], "name": now["name"], "options": now["options"]}
+        if data != content["data"]:
+            write_yaml(file, {**content, "data": data})
 
 
 def _spent(folder: Path) -> float:
@@ -244,6 +271,12 @@ def _examine(
     }
 
 
+def _run(job: Job, store: Store) -> list[Any]:
+    """Return what tells the trainings of a run that is examined, and of those beside it, apart."""
+    keys = [job.content["run"], *job.content["beside"].values()]
+    return [store.trained(key).get("finished") for key in keys]
+
+
 def _exam(job: Job, store: Store, subject: Subject, images: Tested) -> Exam:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     others = {name: _opened(store, key) for name, key in job.content["beside"].items()}
@@ -255,14 +288,12 @@ def _exam(job: Job, store: Store, subject: Subject, images: Tested) -> Exam:
                     f"({subject.card[key]}), so they cannot look at the same images"
                 )
     models = {name: other.model.to(device) for name, other in others.items()}
-    scratch = store.scratch(job.key)
-    scratch.mkdir(parents=True, exist_ok=True)
     return Exam(
         model=subject.model.to(device),
         pixels=images.pixels,
         classes=tuple(subject.card["classes"]),
         device=device,
-        scratch=scratch,
+        scratch=store.scratch(job.key),
         beside=models,
         batch_size=BATCH,
         preprocess=Preprocess.model_validate(subject.card["preprocess"]),

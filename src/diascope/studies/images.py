@@ -70,24 +70,15 @@ def tested(
     where nothing is left.
     """
     subjects = [subject, *before]
+    classes = tuple(subject.card["classes"])
     options = {"skip_unreadable": test.skip_unreadable}
-    if test.data is not None:
-        dataset = _elsewhere(test, subject, store.folder, data)
-    else:
+    if test.data is None:
         config = data_of(content, store.folder, data)
         _as_trained(config, subject, store)
-        dataset = _of_source(_opened(config.name, config.classes, config.options), test)
         options["skip_unreadable"] = config.skip_unreadable
-        if test.part in ("train", "val"):
-            return _own_part(dataset, test, subject, options)
-    classes = subject.card["classes"]
-    there = [name for name in classes if dataset.counts.get(name)]
-    if not there:
-        raise UserError(
-            f"{dataset.name}: no image of the models' classes ({', '.join(classes)}); it has "
-            f"{', '.join(dataset.classes)}: give the test its 'classes', in the models' order"
-        )
-    dataset = replace(dataset.restrict(there), classes=tuple(classes))
+    dataset = candidates(test, content, classes, store, data)
+    if test.data is None and test.part in ("train", "val"):
+        return _own_part(dataset, test, subject, options)
     dataset = replace(dataset, table=dataset.table.assign(split=""))  # its own runs say it, or all
     settings = AuditSettings(images=test.images, data_checks=False, seed=_SEED)
     found = unseen_pixels(dataset, subjects, settings, **options)
@@ -95,10 +86,35 @@ def tested(
     return Tested(found.pixels, found.left_out)
 
 
-def _elsewhere(test: TestSpec, subject: Subject, store: Path, data: Path | None) -> Dataset:
+def candidates(
+    test: TestSpec,
+    content: Mapping[str, Any],
+    classes: Sequence[str],
+    store: Store,
+    data: Path | None,
+) -> Dataset:
+    """Return the images of a test's data, those that the run was trained on among them.
+
+    content: of the training; classes: of the model. Raises `UserError` where nothing fits.
+    """
+    if test.data is None:
+        config = data_of(content, store.folder, data)
+        dataset = _of_source(opened(config.name, config.classes, config.options), test)
+    else:
+        dataset = _elsewhere(test, classes, store.folder, data)
+    there = [name for name in classes if dataset.counts.get(name)]
+    if not there:
+        raise UserError(
+            f"{dataset.name}: no image of the models' classes ({', '.join(classes)}); it has "
+            f"{', '.join(dataset.classes)}: give the test its 'classes', in the models' order"
+        )
+    return replace(dataset.restrict(there), classes=tuple(classes))
+
+
+def _elsewhere(test: TestSpec, known: Sequence[str], store: Path, data: Path | None) -> Dataset:
     """Return the images of a test's own data, labels named as the model names its classes."""
     assert test.data is not None
-    dataset = _opened(
+    dataset = opened(
         expanded(test.data, store, data), None, expanded(dict(test.options), store, data)
     )
     if test.part != "all":
@@ -110,7 +126,6 @@ def _elsewhere(test: TestSpec, subject: Subject, store: Path, data: Path | None)
         dataset = dataset.take(rows)
     dataset = _of_source(dataset, test)
     if test.classes is not None:
-        known = list(subject.card["classes"])
         if len(test.classes) != len(known):
             raise UserError(
                 f"{dataset.name}: the test names {len(test.classes)} classes, the models tell "
@@ -161,7 +176,9 @@ def _check_unseen(pixels: Pixels, subjects: Sequence[Subject]) -> None:
         raise RuntimeError(f"{pixels.dataset.name}: a test image was used in training")
     for subject in subjects:
         if subject.split is None:
-            raise UserError(f"{subject.name}: its {SPLIT} is gone; remove the run, and train again")
+            raise UserError(
+                f"{subject.name}: its {SPLIT} is gone; remove the run's folder, and train it again"
+            )
         if subject.card["data"]["name"] != pixels.dataset.name:
             continue
         used = subject.split[subject.split.split.isin(["train", "val"])]
@@ -182,11 +199,12 @@ def _as_trained(config: DataConfig, subject: Subject, store: Store) -> None:
     if before != _fingerprint(config):
         raise UserError(
             f"{config.name}: its images, labels or splits have changed since {folder} was trained "
-            "on them; restore them, or remove that folder to train anew"
+            "on them; restore them, or begin another --store"
         )
 
 
-def _opened(name: str, classes: Sequence[str] | None, options: Mapping[str, Any]) -> Dataset:
+def opened(name: str, classes: Sequence[str] | None, options: Mapping[str, Any]) -> Dataset:
+    """Return `open_data(name, classes, **options)`, the last two of which are kept."""
     return _open(json.dumps([name, classes, dict(options)], sort_keys=True))
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from diascope.errors import UserError
+from diascope.errors import UserError, nearest
+from diascope.settings import load_yaml
 
 CAVEATS = "caveats"
 NAMED = ("runs", "tests", "evaluations", "claims", "untestable", "figures")  # entries by name
+_WHOLE = {  # what a further entry has, all of it
+    "evaluations": ("measure", "on"),
+    "claims": ("says", "test"),
+    "untestable": ("says", "reason"),
+    "figures": ("kind",),
+}
+_OWN = ("base", "objective", "model", "data", "stages")  # of a further run, one of them
 
 
 def lay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,19 +39,87 @@ def lay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def assigned(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Return `content` with assignments such as `runs.at-eps4.training.epochs=3` laid over it."""
-    result = dict(content)
+def lay_known(
+    below: Mapping[str, Any], above: Iterable[Mapping[str, Any]], where: str
+) -> dict[str, Any]:
+    """Return the content of a study with layers laid over it that change it.
+
+    Raises `UserError`, beginning with `where`, for a name that `below` does not have: it is written
+    wrongly, unless the entry is complete, or a run of its own (one with a base, an objective, ...),
+    or a test that an evaluation is on.
+    """
+    result, fresh = dict(below), dict[tuple[str, str], bool]()
+    for key, value in ((str(key), value) for layer in above for key, value in layer.items()):
+        for section, inner in _spread(key, value, result).items():
+            if section in NAMED and isinstance(inner, Mapping):
+                known = below.get(section) or {}
+                for name, entry in inner.items():
+                    if str(name) not in known:
+                        partly = entry is None or len(key) > len(f"{section}.{name}")
+                        fresh.setdefault((section, str(name)), partly)
+        result = lay(result, {key: value})
+    for (section, name), partly in fresh.items():
+        if not _whole(result, section, name, partly):
+            noun = section if section == "untestable" else section.removesuffix("s")
+            known = map(str, below.get(section) or {})
+            raise UserError(f"{where}: no {noun} '{name}': {nearest(name, known)}")
+    return result
+
+
+def _whole(content: Mapping[str, Any], section: str, name: str, partly: bool) -> bool:
+    """Tell whether an entry is meant as a further one; partly: only a key within it was given."""
+    entry = content[section].get(name)
+    if not isinstance(entry, Mapping):
+        return False
+    if section == "runs":
+        own = any(key.partition(".")[0] in _OWN for key in entry)
+        return "base" in entry or (not partly and (own or not entry))
+    if section == "tests":
+        evaluations = content.get("evaluations")
+        of = evaluations.values() if isinstance(evaluations, Mapping) else ()
+        return not partly or any(isinstance(e, Mapping) and e.get("on") == name for e in of)
+    return all(key in entry for key in _WHOLE[section])
+
+
+def assigned(
+    content: Mapping[str, Any], assignments: Iterable[str], where: str = "overrides"
+) -> dict[str, Any]:
+    """Return `content` with assignments such as `runs.at-eps4.training.epochs=3` laid over it.
+
+    Raises `UserError` as `lay_known` does.
+    """
+    above: list[dict[str, Any]] = []
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(f"'{text}': an override is written key=value, such as seeds=[0,1]")
         try:
             word = value.startswith(("{data}", "{run:"))
-            result = lay(result, {key: value if word else yaml.safe_load(value)})
+            above.append({key: value if word else load_yaml(value)})
         except yaml.YAMLError:
             raise UserError(f"'{text}': the value is not YAML") from None
-    return result
+    return lay_known(content, above, where)
+
+
+def based(content: Mapping[str, Any], folder: Path, top: Path) -> dict[str, Any]:
+    """Return the content of a study file in `folder` with the bases of its runs relative to `top`.
+
+    Where both are the same folder nothing changes.
+    """
+    if folder.resolve() == top.resolve():
+        return dict(content)
+
+    def moved(key: str, value: Any) -> Any:
+        section, _, rest = key.partition(".")
+        if section not in ("runs", "every_run"):
+            return value
+        if (rest == "base" or rest.endswith(".base")) and isinstance(value, str):
+            return os.path.relpath((folder / value).resolve(), top.resolve())
+        if isinstance(value, Mapping) and rest.count(".") < 2:
+            return {name: moved(f"{key}.{name}", each) for name, each in value.items()}
+        return value
+
+    return {key: moved(str(key), value) for key, value in content.items()}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,35 +1,23 @@
-"""Robustness that may not be there: claims on the strongest attack, and masked gradients."""
+"""Robustness that may not be there: claims on the strongest attack, and checks that failed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
 from diascope.studies.panel import Tables
 from diascope.studies.quantities import ATTACKED, STRONGEST, Atom
+from diascope.studies.results import FailedCheck
 
 Checks = Sequence[Mapping[str, Any]]  # each with "name", "verdict", "evidence"
 Masking = Mapping[str, Mapping[str, Mapping[Any, Checks | None]]]  # evaluation -> run -> seed
-# Checks of the attack, or of how a figure is told. A claim has its answer to a weak attack in its
-# decision on the strongest; the report shows these checks as all others.
-NOT_OF_GRADIENTS = ("plateau", "returned", "losses", "contract", "reported")
+Pairs = Iterable[tuple[str, str]]  # (evaluation, run)
 
-
-@dataclass(frozen=True)
-class Masked:
-    """What the checks found amiss with the gradients of a run in one evaluation.
-
-    failures: the checks that failed, each with the seeds and the evidence of the first of them.
-    decides: whether some check failed in at least half of the run's seeds. A single seed of many
-    is said, and decides nothing.
-    """
-
-    run: str
-    failures: tuple[str, ...]
-    decides: bool
+OF_ATTACKS = ("plateau", "returned", "losses", "contract")
+OF_REPORTS = ("reported",)
 
 
 def under_attack(atom: Atom, tables: Tables) -> bool:
@@ -59,27 +47,82 @@ def _strongest(atom: Atom, tables: Tables) -> Atom | None:
     return replace(atom, column=other)
 
 
-def masked(
-    pairs: Iterable[tuple[str, str]], seeds: Sequence[int], masking: Masking
-) -> list[Masked]:
-    """Return the runs whose gradients failed a check, of pairs (evaluation, run)."""
-    found = []
+def checked(pairs: Pairs, seeds: Sequence[int], masking: Masking) -> dict[str, int]:
+    """Return of each run in how many of the seeds the checks ran, the least of its evaluations."""
+    found: dict[str, int] = {}
     for evaluation, run in dict.fromkeys(pairs):
-        of_run = masking.get(evaluation, {}).get(run, {})
-        checked = {int(s): checks for s, checks in of_run.items() if checks and int(s) in seeds}
-        evidence: dict[str, dict[int, str]] = {}
-        for seed, checks in sorted(checked.items()):
-            for check in checks:
-                if check["verdict"] == "failed" and check["name"] not in NOT_OF_GRADIENTS:
-                    evidence.setdefault(check["name"], {})[seed] = str(check["evidence"])
-        failing = {seed for by_seed in evidence.values() for seed in by_seed}
-        if failing:
-            told = tuple(_told(evaluation, *each) for each in evidence.items())
-            found.append(Masked(run, told, 2 * len(failing) >= len(checked)))
+        count = len(_outcomes(evaluation, run, seeds, masking))
+        found[run] = min(count, found.get(run, count))
     return found
 
 
-def _told(evaluation: str, name: str, by_seed: Mapping[int, str]) -> str:
-    noun = "seed" if len(by_seed) == 1 else "seeds"
-    seeds = ", ".join(str(seed) for seed in by_seed)
-    return f"check '{name}' of {evaluation} failed ({noun} {seeds}): {next(iter(by_seed.values()))}"
+def failed_checks(pairs: Pairs, seeds: Sequence[int], masking: Masking) -> list[FailedCheck]:
+    """Return the checks that failed for runs; none of them counts as favoured yet."""
+    found = []
+    for evaluation, run in dict.fromkeys(pairs):
+        outcomes = _outcomes(evaluation, run, seeds, masking)
+        evidence: dict[str, dict[int, str]] = {}
+        for seed, checks in sorted(outcomes.items()):
+            for check in checks:
+                if check["verdict"] == "failed":
+                    evidence.setdefault(check["name"], {})[seed] = str(check["evidence"])
+        for name, of_seed in evidence.items():
+            first = next(iter(of_seed.values()))
+            failed = FailedCheck(
+                run, evaluation, name, list(of_seed), len(outcomes), accused(name), False, first
+            )
+            found.append(failed)
+    return found
+
+
+def accused(check: str) -> Literal["gradients", "attack", "report"]:
+    """Return what a check accuses where it fails."""
+    if check in OF_REPORTS:
+        return "report"
+    return "attack" if check in OF_ATTACKS else "gradients"
+
+
+def often(failed: Iterable[FailedCheck], accuses: str) -> list[list[FailedCheck]]:
+    """Return the failed checks of one kind, those of a run and an evaluation together.
+
+    Of runs that failed one of them in at least half of their seeds: a single seed of many is said,
+    and decides nothing.
+    """
+    of_each: dict[tuple[str, str], list[FailedCheck]] = {}
+    for each in failed:
+        if each.accuses == accuses:
+            of_each.setdefault((each.evaluation, each.run), []).append(each)
+    return [
+        some
+        for some in of_each.values()
+        if 2 * len({seed for each in some for seed in each.seeds}) >= some[0].checked
+    ]
+
+
+def told_check(failed: FailedCheck) -> str:
+    """Return a failed check in words, with its evidence."""
+    noun = "seed" if len(failed.seeds) == 1 else "seeds"
+    seeds = ", ".join(map(str, failed.seeds))
+    return (
+        f"check '{failed.name}' of {failed.evaluation} failed ({noun} {seeds}): {failed.evidence}"
+    )
+
+
+def not_finished(some: Sequence[FailedCheck]) -> str:
+    """Return what must be said of robustness whose attack failed a check, one clause."""
+    told = "; ".join(
+        f"check '{each.name}' of {each.evaluation} failed in {len(each.seeds)} of {each.checked} "
+        f"{'seed' if each.checked == 1 else 'seeds'}"
+        for each in some
+    )
+    return (
+        f"the attack on {some[0].run} had not found all that it can ({told}); "
+        "a better one may take more away"
+    )
+
+
+def _outcomes(
+    evaluation: str, run: str, seeds: Sequence[int], masking: Masking
+) -> dict[int, Checks]:
+    of_run = masking.get(evaluation, {}).get(run, {})
+    return {int(s): checks for s, checks in of_run.items() if checks and int(s) in seeds}

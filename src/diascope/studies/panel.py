@@ -84,6 +84,16 @@ class Panel:
             len(there),
         )
 
+    @cached_property
+    def counted(self) -> Bools:
+        """Where some atom is defined and its condition holds, (S, N)."""
+        return np.asarray(np.logical_or.reduce([self.masks[atom] for atom in self.atoms]))
+
+    @property
+    def counted_groups(self) -> int:
+        """How many groups these images are of."""
+        return len(np.unique(self.codes[self.counted.any(0)]))
+
     def notes(self, test: str) -> list[str]:
         """Return what the reader should know of the images."""
         if self.shared == self.most:

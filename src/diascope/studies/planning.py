@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from diascope.errors import UserError, nearest
+from diascope.objectives.base import objectives
 from diascope.registry import to_settings
 from diascope.settings import validate
 from diascope.studies.evaluations import EVALUATIONS
+from diascope.studies.identity import config_identity, measure_identity, revised
 from diascope.studies.jobs import Job
 from diascope.studies.stated import read_claims
-from diascope.studies.study import RUN, Study, strings
+from diascope.studies.study import NEXT, RUN, Study, strings
 from diascope.training.compare import FREE
 from diascope.training.config import DataConfig, TrainConfig
 
@@ -115,7 +117,7 @@ class _Planner:
         self.runs: Keys = {}
         self.tables: dict[str, Keys] = {name: {} for name in study.evaluations}
         self._measures = {
-            name: to_settings(EVALUATIONS.build(spec.measure, f"{file}: evaluations.{name}"))
+            name: _measure(spec.measure, f"{file}: evaluations.{name}")
             for name, spec in study.evaluations.items()
         }
 
@@ -128,10 +130,12 @@ class _Planner:
             return self.runs[run][seed]
         starts = {r: self.train(r, seed, (*above, run)) for r in self.study.starts(run)}
         config, free = parted(self.study.config(run, seed, self.file))
+        of_stages = [stage.get("objective") for stage in config["stages"]]
+        revision = revised(objectives, config["objective"], *of_stages)
         job = Job(
             "train",
             f"{self.study.name}: train {run}, seed {seed}",
-            {"config": _named(config, starts)},
+            {"config": _named(config_identity(config), starts), **revision},
             tuple(starts.values()),
             free,
         )
@@ -155,6 +159,7 @@ class _Planner:
                     "test": self.study.tests[spec.on].model_dump(mode="json"),
                     "measure": self._measures[evaluation],
                     "beside": beside,
+                    **revised(EVALUATIONS, self._measures[evaluation]),
                 }
                 label = f"{self.study.name}: {evaluation} of {run}, seed {each}"
                 needs = tuple(dict.fromkeys([key, *beside.values()]))
@@ -170,11 +175,26 @@ class _Planner:
         if beside == "seeds":
             others = {f"seed {s}": (run, s) for s in self.study.seeds if s != seed}
         else:
-            others = {name: (name, seed) for name in beside if name != run}
+            seeds = self.study.seeds
+            after = seeds[(seeds.index(seed) + 1) % len(seeds)]
+            others = {
+                name: (name.removesuffix(NEXT), after if name.endswith(NEXT) else seed)
+                for name in beside
+                if name != run
+            }
         wanted = [(run, seed), *others.values()]
         if there and any(s not in self.runs.get(name, {}) for name, s in wanted):
             return None
         return {name: self.train(*which) for name, which in others.items()}
+
+
+def _measure(measure: Mapping[str, Any] | str, where: str) -> dict[str, Any]:
+    """Return the settings of an evaluation; raises `UserError`, beginning with `where`."""
+    try:
+        return measure_identity(to_settings(EVALUATIONS.build(measure, where)))
+    except UserError as error:  # of a part of it, which does not know where it stands
+        told = str(error)
+        raise UserError(told if told.startswith(where) else f"{where}: {told}") from None
 
 
 def parted(config: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:

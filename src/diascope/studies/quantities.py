@@ -30,6 +30,7 @@ STATISTICS = ("auroc", "balanced")
 CONDITIONS = ("all_correct",)
 OPERATIONS = ("mean", "minus", "times")
 GIVEN = ("correct", "loss", "prob_*")  # numbers that every table has
+OF_ONE = ("_redrawn", "_noised", "_elsewhere")  # of an agreement: of the model with itself
 ATTACKED = re.compile(r"(?P<attack>[^@.]+)@(?P<eps>[^@]+)")  # a column: correct under attack
 STRONGEST = "strongest"
 

@@ -21,6 +21,8 @@ Verdict = Literal[
     "undecided",
     "under a weak attack",
     "under a masked gradient",
+    "refuted under a weak attack",
+    "refuted under a masked gradient",
     "not testable here",
     "not run",
 ]
@@ -37,23 +39,52 @@ class Bounds:
 
 @dataclass(frozen=True)
 class QuantityResult:
-    """One quantity: its value over the seeds with its interval, and each seed's value."""
+    """One quantity: its value over the seeds with its interval, and each seed's value.
+
+    images: on which it is defined in any seed. images_by_seed: in each; empty where not told.
+    """
 
     name: str  # as the study file writes it
     bounds: Bounds
     seeds: dict[int, float]
     images: int
     groups: int
+    images_by_seed: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a claim presupposes (`above` in the study file): that a quantity is above a level.
+
+    difference: the quantity less the level. p_above, p_below: one-sided, of what it would take to
+    say that it is, or that it is not. by_seed: the difference in each seed.
+    """
+
+    name: str  # "QUANTITY > LEVEL", as the study file writes them
+    difference: Bounds
+    p_above: float
+    p_below: float
+    by_seed: dict[int, float]
 
 
 @dataclass(frozen=True)
 class Decision:
     """How one claim was decided, on one attack.
 
-    effect: the number shown (such as a - b), over images, and over seeds where there are five;
-    by_seed: that of each seed. p: two-sided, of the contrast that decides, before and after Holm's
-    correction for the number of claims. needed_images, needed_seeds: how many would decide it, by
-    the spread seen here; None where it is decided, or no number would.
+    effect: the number shown (such as a - b), over images, and over seeds where `seeds_drawn`;
+    by_seed: that of each seed. thresholds: what the effect is held against: above the one, or
+    between the two. p: two-sided, of the contrast that decides, before and after Holm's correction
+    for the number of claims, of which there were `family`. images, groups: on which the claim is
+    decided, in any seed; images_by_seed: in each.
+
+    seeds_drawn: whether p and the interval speak of new seeds: there are five, and they do not
+    agree to the last image. seeds_differ: where there are fewer, whether some of them says by
+    itself what all together do not say; no verdict is then given.
+
+    needed_images, needed_seeds: how many would decide it, the other number staying as it is;
+    needed_both: so many images and seeds together, where neither would alone. By the spread seen
+    here, with a probability of 0.8; None where it is decided, the seeds differ, or none would.
+    available_images: how many the tests have; None where that is not known.
     """
 
     verdict: Verdict
@@ -66,6 +97,33 @@ class Decision:
     groups: int
     needed_images: int | None = None
     needed_seeds: int | None = None
+    needed_both: tuple[int, int] | None = None
+    available_images: int | None = None
+    images_by_seed: dict[int, int] = field(default_factory=dict)
+    thresholds: list[float] = field(default_factory=list)
+    seeds_drawn: bool = False
+    seeds_differ: bool = False
+    family: int = 1
+    conditions: list[Condition] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check on gradient masking that failed for a run that a claim about robustness reads.
+
+    seeds: in which it failed, of `checked` seeds in which the checks ran. accuses: "gradients",
+    which the run then masks; "attack", which may not have found all it can; "report", how a figure
+    is told. favoured: whether the outcome is in favour of the run. evidence: of the first seed.
+    """
+
+    run: str
+    evaluation: str
+    name: str
+    seeds: list[int]
+    checked: int
+    accuses: Literal["gradients", "attack", "report"]
+    favoured: bool
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -73,9 +131,16 @@ class ClaimResult:
     """A claim with its verdict.
 
     decision: on what the paper measured. strongest: of a claim about robustness, the same on the
-    strongest attack of each evaluation. masked: which runs' gradients the checks found masked, with
-    the check that says so. reason: why it was not decided, or why the verdict is not that of the
-    decision.
+    strongest attack of each evaluation. reason: why it was not decided, or why the verdict is not
+    that of the decision.
+
+    these_seeds: where the verdict speaks of the seeds alone that were trained, being fewer than
+    five or all alike, how many; None where it speaks of new seeds, or there is no verdict.
+    qualifications: what must be said with the verdict, a clause each.
+    checked: of each run whose robustness the claim reads, in how many of its seeds the checks on
+    gradient masking ran; 0 where they did not. Empty for claims about other things.
+    failed: every check that failed for one of these runs. masked: in words, those that accuse
+    gradients, by run.
     """
 
     name: str
@@ -89,11 +154,19 @@ class ClaimResult:
     decision: Decision | None = None
     strongest: Decision | None = None
     masked: dict[str, list[str]] = field(default_factory=dict)
+    these_seeds: int | None = None
+    qualifications: list[str] = field(default_factory=list)
+    checked: dict[str, int] = field(default_factory=dict)
+    failed: list[FailedCheck] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What became of one job: its label, state, seconds, and where its result lies."""
+    """What became of one job: its label, state, seconds, and where its result lies.
+
+    doubts: what was warned of while it was done. Of an examination images: on how many the model
+    was examined; left_out: how many were not, by reason. version: which Diascope did it.
+    """
 
     key: str
     label: str
@@ -102,6 +175,10 @@ class JobResult:
     seconds: float
     reason: str = ""
     hardware: dict[str, Any] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    images: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,15 +295,77 @@ def _published(claim: ClaimResult) -> str:
 
 
 def _verdict(claim: ClaimResult) -> str:
-    found = claim.decision
-    if found is None or claim.verdict != "undecided":
+    deciding = would_decide(claim)
+    return _lines(
+        [
+            verdict_text(claim) + (f" ({deciding})" if deciding else ""),
+            *(f"but {each}" for each in claim.qualifications),
+        ]
+    )
+
+
+def verdict_text(claim: ClaimResult) -> str:
+    """Return the verdict, and of which models it is where it speaks of no others."""
+    if claim.these_seeds is None:
         return claim.verdict
-    needed = [
-        f"{number:,} {noun}"
-        for number, noun in ((found.needed_images, "images"), (found.needed_seeds, "seeds"))
-        if number is not None
-    ]
-    return f"undecided (about {' or '.join(needed)} would decide)" if needed else "undecided"
+    models = "this one model" if claim.these_seeds == 1 else f"these {claim.these_seeds} models"
+    return f"{claim.verdict}, of {models} of each run"
+
+
+def would_decide(claim: ClaimResult) -> str:
+    """Return what would decide an undecided claim, one clause; empty for any other.
+
+    Numbers are estimates, and rounded up to two figures.
+    """
+    found = claim.decision
+    if claim.verdict != "undecided" or found is None:
+        return ""
+    if found.verdict != "undecided" and claim.strongest is not None:
+        found = claim.strongest
+    if found.seeds_drawn:
+        return f"{_enough(found)} would decide it, if the effect stays as it is"
+    more = _rounded(found.needed_images) if found.needed_images else 0
+    models = "this model" if len(found.by_seed) == 1 else f"these {len(found.by_seed)} models"
+    few = len(found.by_seed) < 5
+    why = "with fewer than five seeds" if few else "where all seeds agree exactly"
+    new = f"of new models nothing is said {why}"
+    if found.seeds_differ:
+        return "it takes five seeds or more, for these differ"
+    if not more:
+        return f"no number of images would decide it; {new}"
+    return f"about {_images(more, found)} would decide it for {models}; {new}"
+
+
+def _enough(found: Decision) -> str:
+    """Return how many images or seeds are enough."""
+    images, seeds = found.needed_images, found.needed_seeds
+    alone = [_images(_rounded(images), found)] if images else []
+    alone += [_counted(_rounded(seeds), "seed")] if seeds else []
+    if alone:
+        return f"about {' or '.join(alone)}"
+    if found.needed_both is None:
+        return "no number of images and seeds that could be had"
+    images, seeds = (_rounded(number) for number in found.needed_both)
+    both = f"about {_images(images, found)} and {_counted(seeds, 'seed')} together"
+    return f"{both}, and neither alone,"
+
+
+def _images(count: int, found: Decision) -> str:
+    there = found.available_images
+    beyond = there is not None and count > there
+    return _counted(count, "image") + (
+        f" (more than the {there:,} that there are)" if beyond else ""
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _rounded(count: int) -> int:
+    """Return a number to two figures, upwards."""
+    unit: int = 10 ** max(len(str(count)) - 2, 0)
+    return -(-count // unit) * unit
 
 
 def _p(p: float) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from diascope.studies.cost import cost_line, plan_cost
+from diascope.studies.cost import cost_line, plan_cost, unknown_lines
 from diascope.studies.decide import decide_study
 from diascope.studies.engines import ENGINES, Engine
 from diascope.studies.jobs import Job, Outcome
@@ -58,9 +58,25 @@ def run_study(
     """
     plan = plan_study(study, file, only)
     say(plan_line(study.name, study.scale, plan.jobs, Store(store)))
+    for line in prepared(plan.jobs, plan.every, Store(store), data):
+        say(line)
     expected = expectation(plan.jobs, store, data, say)
     done = carry_out([plan], store, data, engine, max_hours=max_hours, expected=expected, say=say)
     return collect(plan, Store(store), done)
+
+
+def prepared(
+    jobs: Sequence[Job], every: Sequence[Job], store: Store, data: Path | None
+) -> list[str]:
+    """Raise `UserError` where jobs cannot be done, or do not fit what is finished of `every`.
+
+    Returns a line for each that could not be compared.
+    """
+    from diascope.studies.beforehand import check_jobs
+    from diascope.studies.unchanged import check_unchanged
+
+    check_jobs(jobs, store, data)
+    return check_unchanged(every, store, data)
 
 
 def expectation(
@@ -78,6 +94,8 @@ def expectation(
         say(f"what it takes is not known: {' '.join(f'{type(error).__name__}: {error}'.split())}")
         return {}
     say(cost_line(cost))
+    for line in unknown_lines(cost):
+        say(line)
     return {each.job.key: each.left for each in cost.jobs if each.left is not None}
 
 
@@ -123,10 +141,14 @@ def collect(
 ) -> StudyResults:
     """Return the results of a study as far as its store has them, claims decided.
 
-    regenerate: the command that makes them anew.
+    regenerate: the command that makes them anew. Raises `UserError` where finished jobs are of
+    different images under one name.
     """
+    from diascope.studies.unchanged import check_unchanged
+
     study, outcomes = plan.study, (done or Done()).outcomes
     jobs = [_job_result(job, store, outcomes.get(job.key)) for job in plan.every]
+    check_unchanged(plan.every, store, None, at_hand=False)
     there = {job.key for job in jobs if job.state in ("done", "there")}
     keys = {
         evaluation: {
@@ -184,11 +206,26 @@ def _job_result(job: Job, store: Store, outcome: Outcome | None) -> JobResult:
     if record is not None:
         state: str = "done" if outcome and outcome.state == "done" else "there"
         seconds, machine = float(record["seconds"]), dict(record["hardware"])
-        return JobResult(job.key, job.label, job.kind, state, seconds, "", machine)
+        about = record.get("about") or {}
+        doubts = [*record.get("doubts", ()), *about.get("doubts", ())]
+        return JobResult(
+            job.key, job.label, job.kind, state, seconds, "", machine,
+            doubts=list(dict.fromkeys(doubts)),
+            images=record.get("images"),
+            left_out=record.get("left_out") or {},
+            version=_version(record),
+        )  # fmt: skip
     if outcome is not None:
         return JobResult(job.key, job.label, job.kind, outcome.state, 0.0, outcome.reason)
     said = store.failure(job)
     return JobResult(job.key, job.label, job.kind, "failed" if said else "left", 0.0, said)
+
+
+def _version(record: Mapping[str, Any]) -> str:
+    """Return which Diascope did a job, such as "0.9.0 (0123abc)"; "" where that is not known."""
+    commit = record.get("commit")
+    short = "" if commit is None else f" ({commit[:7]}{commit[40:]})"
+    return f"{record.get('diascope', '')}{short}"
 
 
 def _seconds(store: Store, job: Job) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 from diascope.evaluation.resampling import REPLICATES, Floats, Ints
 from diascope.randomness import derive
 from diascope.studies.panel import Bools, Missing, Panel, Tables, Undefined
-from diascope.studies.quantities import Atom
+from diascope.studies.quantities import GIVEN, OF_ONE, Atom
 
 FEW = 5  # with fewer seeds nothing is said of new ones
 
@@ -20,25 +21,31 @@ class Sample:
     """A atoms over S seeds, and R bootstrap replicates of them.
 
     by_seed (A, S). drawn (A, R, S): whole groups are drawn, the same for all atoms on a test, each
-    test by itself. weights (R, S): of the seeds in each replicate; with `seeds_drawn` they are
-    drawn as well, the same for all atoms. images, groups (A,): on which an atom is defined in any
-    seed. proportion (A,): whether it lies in [0, 1] by its nature. fewest: the groups of the atom
-    that has the fewest, of a statistic over classes those of the class that has. total_images,
-    total_groups: of all tests together. notes: what the reader should know.
+    test by itself. seeds_drawn: whether the seeds count as drawn from all that there might be.
+    stretch (A,): how many times further apart seeds are than their values tell; above 1 where each
+    value is an average over pairs with the other seeds. images, groups (A,): on which an atom is
+    defined in any seed; images_by_seed (A, S): in each. proportion (A,): whether it lies in [0, 1]
+    by its nature. fewest: the groups of the atom that has the fewest, of a statistic over classes
+    those of the class that has. total_images, total_groups: on which any atom is defined, of all
+    tests together; total_by_seed (S,): in each seed. examined: of all tests together, the images
+    of which some were left out by a condition. notes: what the reader should know.
     """
 
     atoms: tuple[Atom, ...]
     seeds: tuple[int, ...]
     by_seed: Floats
     drawn: Floats
-    weights: Floats
+    stretch: Floats
     images: Ints
     groups: Ints
+    images_by_seed: Ints
     proportion: Bools
     seeds_drawn: bool
     fewest: int
     total_images: int
     total_groups: int
+    total_by_seed: Ints
+    examined: int
     notes: tuple[str, ...] = ()
 
 
@@ -48,60 +55,74 @@ def sample(
     tests: Mapping[str, str],
     *,
     wanted: Sequence[int] = (),
+    pairs: Collection[str] = (),
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Sample:
     """Return the atoms' values and their replicates.
 
-    tests: the test of each evaluation. wanted: the seeds that the study has. Raises `Missing`.
+    tests: the test of each evaluation. wanted: the seeds that the study has. pairs: the evaluations
+    that look at a model beside the other seeds of its run. Raises `Missing`.
     """
     seeds, notes = _common_seeds(atoms, tables, wanted)
     by_seed = np.empty((len(atoms), len(seeds)))
     drawn = np.empty((len(atoms), replicates, len(seeds)))
     images, groups = np.zeros(len(atoms), np.int64), np.zeros(len(atoms), np.int64)
+    images_by_seed = np.zeros((len(atoms), len(seeds)), np.int64)
     proportion = np.zeros(len(atoms), np.bool_)
-    counts: list[tuple[int, int]] = []
+    panels: list[Panel] = []
     fewest: list[int] = []
     for test in dict.fromkeys(tests[atom.evaluation] for atom in atoms):
         places = [a for a, atom in enumerate(atoms) if tests[atom.evaluation] == test]
         panel = Panel.of([atoms[a] for a in places], tables, seeds)
         notes += panel.notes(test)
-        counts.append((int(panel.used.any(0).sum()), panel.count))
+        panels.append(panel)
         by_seed[places] = panel.replicates(np.ones((1, panel.count)))[:, 0]
         drawn[places] = panel.resampled(replicates, derive(seed, "groups", test))
         for a, atom in zip(places, panel.atoms, strict=True):
             images[a], groups[a], thinnest = panel.counts(atom)
+            images_by_seed[a] = panel.masks[atom].sum(1)
             fewest.append(thinnest)
             proportion[a] = panel.is_proportion(atom)
     for a, s in np.argwhere(np.isnan(by_seed)):
         raise Undefined(f"'{atoms[a]}' has no value at seed {seeds[s]}: a class has no image")
+    together = max(len(seeds), len(wanted))
     return Sample(
         atoms=tuple(atoms),
         seeds=tuple(seeds),
         by_seed=by_seed,
         drawn=drawn,
-        weights=_seed_weights(len(seeds), replicates, seed),
+        stretch=np.array([_stretch(together) if of_pairs(a, pairs) else 1.0 for a in atoms]),
         images=images,
         groups=groups,
+        images_by_seed=images_by_seed,
         proportion=proportion,
         seeds_drawn=len(seeds) >= FEW,
         fewest=min(fewest),
-        total_images=sum(n for n, _ in counts),
-        total_groups=sum(count for _, count in counts),
+        total_images=sum(int(panel.counted.any(0).sum()) for panel in panels),
+        total_groups=sum(panel.counted_groups for panel in panels),
+        total_by_seed=np.sum([panel.counted.sum(1) for panel in panels], axis=0),
+        examined=sum(int(panel.used.any(0).sum()) for panel in panels),
         notes=tuple(notes),
     )
 
 
-def _seed_weights(count: int, replicates: int, seed: int) -> Floats:
-    """Return the weights of the seeds in each replicate, (R, S).
+def of_pairs(atom: Atom, pairs: Collection[str]) -> bool:
+    """Tell whether each seed's value of an atom is an average over its pairs with other seeds."""
+    if atom.evaluation not in pairs:
+        return False
+    own = any(fnmatchcase(atom.column, pattern) for pattern in GIVEN)
+    return not own and not atom.column.endswith(OF_ONE)
 
-    Of S seeds S - 1 are drawn, so that the spread of their mean is right for few of them (Rao and
-    Wu 1988). Fewer than `FEW` are averaged.
+
+def _stretch(seeds: int) -> float:
+    """Return how many times further apart than their values seeds are that were averaged in pairs.
+
+    Every pair stands in the values of two seeds, so that these are too alike. The mean of the
+    jackknife's pseudo-values is the same, and their spread that of a mean over pairs (Arvesen
+    1969).
     """
-    if count < FEW:
-        return np.full((replicates, count), 1 / count)
-    rng = np.random.default_rng(derive(seed, "seeds"))
-    return rng.multinomial(count - 1, np.full(count, 1 / count), replicates) / (count - 1)
+    return 2 * (seeds - 1) / (seeds - 2) if seeds > 2 else 1.0
 
 
 def _common_seeds(

@@ -3,8 +3,9 @@
     runs/KEY/           the run folder; runs/KEY.json, written last, says that it is finished
     tables/KEY.parquet  a row an image; tables/KEY.json, written last, says that it is finished
     errors/KEY.txt      what a job that failed said, until it succeeds
-    scratch/KEY/        checkpoints of an examination under way
-    data/KEY.json       the fingerprint of the images that runs of this store were trained on
+    scratch/KEY/        parts of an examination under way that are finished
+    data/KEY.json       the fingerprint of the images that runs of this store were trained on, or
+                        digests of images under what their files show from outside
 
 Two processes share a store: whoever works on a key holds its lock (flock), which the system
 releases when the process ends, however it ends.
@@ -24,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from diascope.errors import UserError
 from diascope.files import write_text
-from diascope.studies.jobs import Job
+from diascope.studies.jobs import Job, digest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOLDERS = {"train": "runs", "examine": "tables"}
+_WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,51 @@ class Store:
         """Return the folder for what an examination keeps while it is under way."""
         return self.folder / "scratch" / key
 
+    def keep_scratch(self, key: str, made_with: Any) -> None:
+        """Have the folder for an examination's parts; parts made with something else are removed.
+
+        made_with: plain values.
+        """
+        folder = self.scratch(key)
+        mark = folder / f"{digest(made_with)}.mark"
+        if not mark.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            mark.touch()
+
     def error_file(self, key: str) -> Path:
         """Return the file that tells why a job failed last."""
         return self.folder / "errors" / f"{key}.txt"
 
+    def files(self, job: Job) -> list[Path]:
+        """Return all that there may be of a job: what is to be removed to do it anew."""
+        record = self._record_file(job.kind, job.key)
+        of_kind = self.run(job.key) if job.kind == "train" else self.table_file(job.key)
+        return [record, of_kind, self.scratch(job.key), self.error_file(job.key)]
+
     def record(self, job: Job) -> dict[str, Any] | None:
         """Return what is recorded of a job that is finished; None where it is not.
 
-        Keys: label, seconds, hardware, finished (when), content; of a training data (name,
-        fingerprint, images by class) and epoch; of an examination images, left_out, columns, about
-        and masking.
+        Keys: label, seconds, hardware, finished (when), content, diascope and commit (which did
+        it), images_digest; of a training data (name, fingerprint, images by class) and epoch; of
+        an examination images, left_out, columns, about and masking.
         """
-        return self._json(self._record_file(job.kind, job.key))
+        return self._finished(job.kind, job.key)
+
+    def run_record(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a finished run; None where there is none."""
+        return self._finished("train", key)
 
     def trained(self, key: str) -> dict[str, Any]:
         """Return the record of a finished run; raises `UserError` where there is none."""
-        found = self._json(self._record_file("train", key))
+        found = self._finished("train", key)
         if found is None:
             raise UserError(f"{self.run(key)}: no finished run is here; train it first")
         return found
 
     def examined(self, key: str) -> dict[str, Any]:
         """Return the record of a finished table; raises `UserError` where there is none."""
-        found = self._json(self._record_file("examine", key))
+        found = self._finished("examine", key)
         if found is None:
             raise UserError(f"{self.table_file(key)}: no finished table is here; run the study")
         return found
@@ -115,17 +139,41 @@ class Store:
     def begun(self, job: Job) -> bool:
         """Tell whether an unfinished job has something to go on from."""
         place = self.run(job.key) if job.kind == "train" else self.scratch(job.key)
-        return place.is_dir() and any(place.iterdir())
+        return place.is_dir() and any(each.suffix != ".mark" for each in place.iterdir())
+
+    def data_file(self, key: str) -> Path:
+        """Return the file of what is known of some data."""
+        return self.folder / "data" / f"{key}.json"
+
+    def digests(self, data: str) -> dict[str, str]:
+        """Return the kept digests of images by what their files show from outside."""
+        found = self._json(self.data_file(data))
+        return {} if found is None else dict(found["digests"])
+
+    def note_digests(self, data: str, name: str, digests: Mapping[str, str]) -> None:
+        """Keep the digests of images."""
+        write_text(self.data_file(data), json.dumps({"name": name, "digests": digests}))
 
     def fingerprint(self, data: str) -> str | None:
         """Return the fingerprint under which images were last used, by the digest of `data`."""
-        found = self._json(self.folder / "data" / f"{data}.json")
+        found = self._json(self.data_file(data))
         return None if found is None else str(found["fingerprint"])
 
     def note_data(self, data: str, fingerprint: str, name: str) -> None:
         """Keep the fingerprint of images."""
         text = json.dumps({"fingerprint": fingerprint, "name": name})
-        write_text(self.folder / "data" / f"{data}.json", text)
+        write_text(self.data_file(data), text)
+
+    def at_work(self, key: str) -> bool:
+        """Tell whether a process of this machine or another holds the lock of a key."""
+        try:
+            with self._lock_file(key).open("r") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     @contextmanager
     def locked(self, key: str) -> Iterator[bool]:
@@ -133,7 +181,7 @@ class Store:
 
         Raises `UserError` where the store cannot be written.
         """
-        file = self.folder / "locks" / f"{key}.lock"
+        file = self._lock_file(key)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             handle = file.open("a")
@@ -149,6 +197,14 @@ class Store:
                 yield False
             else:
                 yield True
+
+    def _lock_file(self, key: str) -> Path:
+        return self.folder / "locks" / f"{key}.lock"
+
+    def _finished(self, kind: str, key: str) -> dict[str, Any] | None:
+        """Return a record, where what it tells of is there, too."""
+        result = self.run(key) / _WEIGHTS if kind == "train" else self.table_file(key)
+        return self._json(self._record_file(kind, key)) if result.is_file() else None
 
     def _record_file(self, kind: str, key: str) -> Path:
         return self.folder / _FOLDERS[kind] / f"{key}.json"

@@ -11,11 +11,12 @@ from pydantic import Field, PositiveInt
 
 from diascope.errors import UserError, nearest
 from diascope.settings import Settings, read_yaml, validate
-from diascope.studies.layering import assigned, lay
+from diascope.studies.layering import assigned, based, lay, lay_known
 from diascope.training.config import TrainConfig, read_config
 from diascope.training.layers import overlay, read_layers
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9.+-]*$"
+NEXT = "@next"  # behind a run that an evaluation looks at beside: that of the next seed
 RUN = re.compile(r"\{run:([^{}]+)\}")  # in a run's settings: the folder of another of the same seed
 
 _PATTERNS = {"runs": re.compile(NAME), "evaluations": re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")}
@@ -45,7 +46,8 @@ class EvaluationSpec(Settings):
     """What is measured of trained models: `measure`, the settings of an evaluation, by its name.
 
     on: a test. runs: of these runs; None for all. beside: other models that the evaluation looks
-    at, "seeds" for the other seeds of the same run, or runs of the same seed.
+    at, "seeds" for the other seeds of the same run, or runs of the same seed, "RUN@next" of the
+    seed after it (of the first after the last).
     """
 
     measure: dict[str, Any] | str
@@ -57,13 +59,15 @@ class EvaluationSpec(Settings):
 class ClaimSpec(Settings):
     """A statement about measured quantities.
 
-    says: in words. test: the settings of a claim, by its name. published: what the paper has, as
-    numbers by the name of what they speak of, shown beside ours; where: the place in the paper.
-    instead_of: what could not be tested here, where this stands in its place.
+    says: in words. test: the settings of a claim, by its name. above: what it presupposes,
+    quantities and the level, a number or a quantity, that each must lie above. published: what the
+    paper has, as numbers by the name of what they speak of, shown beside ours; where: the place in
+    the paper. instead_of: what could not be tested here, where this stands in its place.
     """
 
     says: str
     test: dict[str, Any]
+    above: dict[str, Any] = Field(default_factory=dict)
     published: dict[str, float | str] = Field(default_factory=dict)
     where: str = ""
     instead_of: str = ""
@@ -139,9 +143,8 @@ def read_study(file: Path, scale: str = "small", overrides: Iterable[str] = ()) 
     content, scales = _layers(file)
     if scale not in (known := list(scales) or ["small"]):
         raise UserError(f"{file}: no scale '{scale}': {nearest(scale, known)}")
-    for layer in scales.get(scale, []):
-        content = lay(content, layer)
-    content = _kept(assigned(content, overrides), file)
+    content = lay_known(content, scales.get(scale, []), f"{file}: scales.{scale}")
+    content = _kept(assigned(content, overrides, str(file)), file)
     study = validate(Study, {"name": file.stem, **content, "scale": scale}, str(file))
     _check_names(study, file)
     return study
@@ -179,9 +182,12 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def _layers(
-    file: Path, above: tuple[Path, ...] = ()
+    file: Path, above: tuple[Path, ...] = (), top: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Return the content of a study file on top of its `base`, and the layers of each scale."""
+    """Return the content of a study file on top of its `base`, and the layers of each scale.
+
+    top: the file that lies on all others; the bases of runs become relative to it.
+    """
     if file.resolve() in above:
         raise UserError(f"{file}: is its own base; change 'base' in {above[-1]}")
     content = read_yaml(file)
@@ -190,15 +196,17 @@ def _layers(
         raise UserError(f"{file}: 'base' = {base!r}: name one study file")
     if not isinstance(scales, Mapping):
         raise UserError(f"{file}: 'scales' = {scales!r}: write keys and values under each scale")
+    top = top or file
     below: dict[str, Any] = {}
     layers: dict[str, list[dict[str, Any]]] = {}
     if base is not None:
-        below, layers = _layers(file.parent / base, (*above, file.resolve()))
+        below, layers = _layers(file.parent / base, (*above, file.resolve()), top)
     for name, layer in scales.items():
         if not isinstance(layer or {}, Mapping):
             raise UserError(f"{file}: 'scales.{name}' = {layer!r}: write keys and values")
-        layers[str(name)] = [*layers.get(str(name), []), dict(layer or {})]
-    return lay(below, content), layers
+        moved = based(layer or {}, file.parent, top.parent)
+        layers[str(name)] = [*layers.get(str(name), []), moved]
+    return lay(below, based(content, file.parent, top.parent)), layers
 
 
 def _check_names(study: Study, file: Path) -> None:
@@ -228,5 +236,7 @@ def _check_names(study: Study, file: Path) -> None:
         where = f"evaluations.{name}"
         there(spec.on, study.tests, f"{where}.on", "test")
         beside = [] if spec.beside == "seeds" else spec.beside
-        for run in [*(spec.runs or []), *beside]:
+        for run in [*(spec.runs or []), *(name.removesuffix(NEXT) for name in beside)]:
             there(run, study.runs, where, "run")
+        if len(study.seeds) < 2 and any(name.endswith(NEXT) for name in beside):
+            raise UserError(f"{file}: {where}.beside: '{NEXT}' needs two seeds at least")

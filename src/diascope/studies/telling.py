@@ -27,8 +27,7 @@ def status_lines(name: str, scale: str, jobs: Sequence[Job], store: Store) -> It
         record = store.record(job)
         if record is None:
             left.append(job)
-            state = store.failure(job)
-            state = f"failed: {state}" if state else "begun" if store.begun(job) else "to do"
+            state = _state(job, store)
         else:
             known.append((job, float(record["seconds"])))
             state = f"there, {duration(float(record['seconds']))}"
@@ -43,6 +42,15 @@ def status_lines(name: str, scale: str, jobs: Sequence[Job], store: Store) -> It
         yield f"{name}, {scale}: {len(left)} jobs left; how long they take is not known yet"
     else:
         yield f"{name}, {scale}: {len(left)} jobs left, about {duration(rest)}"
+
+
+def _state(job: Job, store: Store) -> str:
+    """Return the state of a job that is not finished."""
+    if store.at_work(job.key):
+        return "running"
+    if said := store.failure(job):
+        return f"failed: {said}"
+    return "begun" if store.begun(job) else "to do"
 
 
 class Clock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
@@ -18,7 +18,7 @@ BAR, HEAD = 40.0, 8.0  # height of a bar with its name above, and of what stands
 
 
 def line_chart(plot: Plot, identity: str) -> Markup:
-    """Draw lines over a number: the mean, whiskers over images, a band from seed to seed.
+    """Draw lines over a number: the mean, whiskers of its interval, a band from seed to seed.
 
     What the paper has is a large hollow mark.
     """
@@ -50,7 +50,9 @@ def bar_chart(bars: Bars, identity: str) -> Markup:
     """Draw bars from zero, a name over each; seeds as strokes, the paper's as a hollow mark."""
     drawn = [v for bar in bars.bars for v in spread_of(bar.value)]
     drawn += [bar.published for bar in bars.bars if n.defined(bar.published)]
-    low, high = extent(drawn)
+    low, high = extent([*drawn, *bars.edges])
+    if len(bars.edges) == 1:  # room on the side of the claim
+        high = max(high, bars.edges[0] + 0.1 * (high - low))
     ticks = rounded_ticks(low, high)
     start, span = ticks[0], ticks[-1] - ticks[0]
     left, right = 22.0, WIDTH - 26.0
@@ -59,7 +61,7 @@ def bar_chart(bars: Bars, identity: str) -> Markup:
         return left + (right - left) * (value - start) / span
 
     end = HEAD + BAR * len(bars.bars)
-    out = []
+    out = _held_against(x, bars.edges, (start, ticks[-1]), end + 4)
     for tick in ticks:
         kind = "zero" if abs(tick) < 1e-9 else "grid"
         out.append(f'<path class="{kind}" d="M{f(x(tick))} {f(HEAD)}V{f(end + 4)}"/>')
@@ -75,6 +77,21 @@ def bar_chart(bars: Bars, identity: str) -> Markup:
             ring = marker(bar.index, x(bar.published), y, 6.5, hollow=True)
             out.append(f'<g class="{sign_class(bar.index)} published">{ring}</g>')
     return figure(f"{identity}-bars", (WIDTH, end + 26), bars.title, told_bars(bars), "".join(out))
+
+
+def _held_against(
+    x: Callable[[float], float], edges: Sequence[float], limits: tuple[float, float], bottom: float
+) -> list[str]:
+    """Draw what effects are held against: shaded where the claim holds, dashed at a bound."""
+    if not edges:
+        return []
+    left, right = x(edges[0]), x(edges[1] if len(edges) > 1 else limits[1])
+    high = bottom - HEAD
+    shade = f'<rect class="holds" x="{f(left)}" y="{f(HEAD)}" width="{f(right - left)}" '
+    out = [f'{shade}height="{f(high)}"/>']
+    for edge in edges:
+        out.append(f'<path class="bound" d="M{f(x(edge))} {f(HEAD)}V{f(bottom)}"/>')
+    return out
 
 
 def _bar(x: object, y: float, value: Value, index: int, body: bool) -> str:
@@ -123,6 +140,9 @@ def told_bars(bars: Bars) -> str:
         published = f", published {bar.published:g}" if n.defined(bar.published) else ""
         value = n.ranged(bar.value.bounds) if bar.value.known else "not measured"
         parts.append(f"{bar.name}: {value}{published}.")
+    if bars.edges:
+        side = " and ".join(f"{edge:g}" for edge in bars.edges)
+        parts.append(f"The claim holds {'between' if len(bars.edges) > 1 else 'above'} {side}.")
     return " ".join(parts)
 
 

@@ -11,8 +11,18 @@ from markupsafe import Markup
 from diascope.report import numbers as n
 from diascope.report.study import words
 from diascope.report.study.charts import bar_chart
+from diascope.report.study.checks import ClaimCheck, claim_checks
 from diascope.report.study.series import Bar, Bars, Value, bounds_of
-from diascope.studies.results import ClaimResult, Decision, StudyResults
+from diascope.studies.claims import CLAIMS
+from diascope.studies.claims.peak import Peak
+from diascope.studies.results import (
+    ClaimResult,
+    Decision,
+    QuantityResult,
+    StudyResults,
+    verdict_text,
+    would_decide,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Deciding:
     p: str
     quantities: list[tuple[str, str, str]]  # name, value with interval, each seed
     sizes: str
+    conditions: list[str]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Shown:
     claim: ClaimResult
     id: str
     sign: str
+    verdict: str
     published: str
     ours: list[tuple[str, str]]  # what, and its value with interval
     effect: str
@@ -44,13 +56,23 @@ class Shown:
     few: bool
     deciding: str
     decisions: list[Deciding] = field(default_factory=list)
-    masked: list[tuple[str, list[str]]] = field(default_factory=list)
+    checks: list[ClaimCheck] = field(default_factory=list)
     chart: Markup | None = None
+    side: str = ""  # where the claim holds, under the chart
+
+    @property
+    def reasons(self) -> list[tuple[str, str]]:
+        """Return what stands under the verdict, with a name: why it is so, what would decide it."""
+        parts = [("Why", self.claim.reason), ("To decide it", self.deciding)]
+        return [(name, told) for name, told in parts if told]
 
 
 def shown(results: StudyResults) -> list[Shown]:
     """Return every claim, those that cannot be tested last."""
-    return [_shown(claim, k) for k, claim in enumerate(claims_of(results), 1)]
+    tests = {name: spec.get("test") for name, spec in (results.study.get("claims") or {}).items()}
+    return [
+        _shown(claim, k, tests.get(claim.name)) for k, claim in enumerate(claims_of(results), 1)
+    ]
 
 
 def claims_of(results: StudyResults) -> list[ClaimResult]:
@@ -77,58 +99,81 @@ def complete(results: StudyResults) -> StudyResults:
     return replace(results, claims=claims_of(results))
 
 
-def _shown(claim: ClaimResult, number: int) -> Shown:
-    decision = claim.decision
+def _shown(claim: ClaimResult, number: int, test: Mapping[str, Any] | None) -> Shown:
+    decision, strongest = claim.decision, claim.strongest
+    first = _subject_first(test)
     decisions = []
     if decision is not None:
-        robust = claim.strongest is not None
-        decisions.append(_deciding(decision, "On the named attack" if robust else ""))
-    if claim.strongest is not None:
-        decisions.append(_deciding(claim.strongest, "On the strongest attack"))
+        decisions.append(_deciding(decision, "On the named attack" if strongest else "", first))
+    if strongest is not None:
+        decisions.append(_deciding(strongest, "On the strongest attack", first))
     few = decision is not None and words.few_seeds(decision)
     return Shown(
         claim=claim,
         id=f"claim-{number}",
         sign=words.SIGNS[claim.verdict],
+        verdict=verdict_text(claim),
         published=words.published(claim.published),
-        ours=_ours(decision),
+        ours=[(q.name, n.ranged(bounds_of(q.bounds))) for q in _quantities(decision, first)],
         effect=words.effect(decision) if decision else n.DASH,
         p=words.p_text(decision.p_corrected) if decision else n.DASH,
-        seeds=words.seeds_text(decision.by_seed, signed=True) if decision and few else "",
+        seeds=words.each_seed(decision) if decision and not decision.seeds_drawn else "",
         few=few,
-        deciding=words.deciding(claim),
+        deciding=would_decide(claim),
         decisions=decisions,
-        masked=[(run, list(checks)) for run, checks in claim.masked.items() if checks],
+        checks=claim_checks(claim),
         chart=_chart(claim, number),
+        side=_side(decision),
     )
 
 
-def _ours(decision: Decision | None) -> list[tuple[str, str]]:
+def _subject_first(test: Mapping[str, Any] | None) -> list[int]:
+    """Return in which order the quantities of a claim are shown: of a peak, those inside first."""
+    if not test or test.get("name") != "peak":
+        return []
+    claim: Peak = CLAIMS.build(dict(test), "claim")
+    inside = {str(place) for place in claim.inside}
+    return sorted(range(len(claim.places)), key=lambda q: str(claim.places[q]) not in inside)
+
+
+def _quantities(decision: Decision | None, order: list[int]) -> list[QuantityResult]:
     if decision is None:
         return []
-    return [(q.name, n.ranged(bounds_of(q.bounds))) for q in decision.quantities]
+    found = decision.quantities
+    return [found[q] for q in order] if len(order) == len(found) else list(found)
 
 
-def _deciding(decision: Decision, title: str) -> Deciding:
-    sizes = f"{decision.images:,} images of {decision.groups:,} groups".replace(",", "\u202f")
-    seeds = len(decision.by_seed)
+def _deciding(decision: Decision, title: str, order: list[int]) -> Deciding:
     return Deciding(
         title=title,
         verdict=decision.verdict,
         sign=words.SIGNS[decision.verdict],
         effect=words.effect(decision),
-        seeds=words.seeds_text(decision.by_seed, signed=True),
-        p=f"{words.p_text(decision.p)}, corrected {words.p_text(decision.p_corrected)}",
+        seeds=words.each_seed(decision),
+        p=words.p_of_family(decision),
         quantities=[
             (q.name, n.ranged(bounds_of(q.bounds)), words.seeds_text(q.seeds))
-            for q in decision.quantities
+            for q in _quantities(decision, order)
         ],
-        sizes=f"{sizes}, {seeds} seed{'s' if seeds != 1 else ''}",
+        sizes=words.sizes(decision),
+        conditions=[
+            f"{each.name}: difference {n.ranged(bounds_of(each.difference), signed=True)}, "
+            f"one-sided p of above {words.p_text(each.p_above)}"
+            for each in decision.conditions
+        ],
     )
 
 
+def _side(decision: Decision | None) -> str:
+    """Return in words where the effect must lie for the claim to hold."""
+    if decision is None or not decision.thresholds:
+        return ""
+    told = [words.plain(edge) for edge in decision.thresholds]
+    return f"above {told[0]}" if len(told) == 1 else f"between {told[0]} and {told[-1]}"
+
+
 def _chart(claim: ClaimResult, number: int) -> Markup | None:
-    """Draw the effect about zero, on the paper's attack and on the strongest."""
+    """Draw the effect and what it is held against, on the paper's attack and on the strongest."""
     pairs = [("effect", claim.decision), ("effect, strongest attack", claim.strongest)]
     if claim.strongest is not None:
         pairs[0] = ("effect, the named attack", claim.decision)
@@ -139,75 +184,7 @@ def _chart(claim: ClaimResult, number: int) -> Markup | None:
     ]
     if not bars:
         return None
+    edges = claim.decision.thresholds if claim.decision else []
     title = f"Effect of claim {claim.name}"
-    return bar_chart(Bars(title, bars, bodies=False), f"claim-{number}-effect")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check on gradient masking: its verdict for each run, over the seeds."""
-
-    name: str
-    question: str
-    outcomes: list[str]  # sign and word, one a run
-    evidence: list[tuple[str, str]]  # run and what was seen
-
-
-@dataclass(frozen=True)
-class MaskingTable:
-    """The checks of one evaluation."""
-
-    evaluation: str
-    runs: list[str]
-    checks: list[Check]
-
-
-MASKING_SIGNS = {"passed": "✓", "failed": "✗", "undecided": "?", "not applicable": "–"}
-
-
-def masking_tables(results: StudyResults) -> list[MaskingTable]:
-    """Return what the checks on gradient masking said, a table an evaluation that attacks."""
-    tables = []
-    for evaluation, runs in results.masking.items():
-        found = {run: _by_check(seeds) for run, seeds in runs.items()}
-        names = list(dict.fromkeys(name for each in found.values() for name in each))
-        if not names:
-            continue
-        checks = []
-        for name in names:
-            cells = {run: _over_seeds(found[run].get(name, {})) for run in runs}
-            evidence = [(run, seen) for run, (_, seen) in cells.items() if seen]
-            asked = [o for of_run in found.values() for o in of_run.get(name, {}).values()]
-            question = next((str(o["question"]) for o in asked if o.get("question")), "")
-            told = [each for each, _ in cells.values()]
-            checks.append(Check(name, question, told, evidence))
-        tables.append(MaskingTable(evaluation, list(runs), checks))
-    return tables
-
-
-def _by_check(seeds: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Return the outcomes by check and seed."""
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for seed, outcomes in seeds.items():
-        for outcome in outcomes or []:
-            found.setdefault(str(outcome["name"]), {})[str(seed)] = outcome
-    return found
-
-
-def _over_seeds(outcomes: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the gravest verdict over the seeds, with the seeds where not all have it."""
-    if not outcomes:
-        return n.DASH, ""
-    order = ("failed", "undecided", "passed", "not applicable")
-    verdicts = {seed: str(outcome.get("verdict", "")) for seed, outcome in outcomes.items()}
-    gravest = next((v for v in order if v in verdicts.values()), next(iter(verdicts.values())))
-    seeds = [seed for seed, verdict in verdicts.items() if verdict == gravest]
-    among = ""
-    if len(seeds) < len(verdicts):
-        among = f" (seed {n.listed(seeds)} of {len(verdicts)})"
-    evidence = "; ".join(
-        f"seed {seed}: {outcome.get('evidence', '')}"
-        for seed, outcome in outcomes.items()
-        if verdicts[seed] == gravest and outcome.get("evidence")
-    )
-    return f"{MASKING_SIGNS.get(gravest, '')} {gravest}{among}".strip(), evidence
+    drawn = Bars(title, bars, bodies=False, edges=list(edges))
+    return bar_chart(drawn, f"claim-{number}-effect")

@@ -1,64 +1,32 @@
-"""The results of studies as Markdown: one study, and a summary of several."""
+"""The results of one study as Markdown, and the parts that a summary of several is made of."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diascope.report import numbers as n
 from diascope.report.study import words
-from diascope.report.study.claims import complete, shown
-from diascope.report.study.method import machines, totals
+from diascope.report.study.against import against
+from diascope.report.study.checks import checks_lines
+from diascope.report.study.claims import Shown, complete, shown
+from diascope.report.study.measured import how_measured
+from diascope.report.study.method import totals
 from diascope.report.tables import Table
-from diascope.studies.results import StudyResults, Verdict
+from diascope.studies.results import StudyResults
 
-SUMMARY = ["claim", "published", "ours, with 95% interval", "verdict", "hardware", "hours"]
-
-
-def write_summary(studies: Sequence[StudyResults]) -> str:
-    """Return the claims of several studies as one Markdown table, with what each took.
-
-    The hours are those of the whole study, on the line of its first claim.
-    """
-    studies = [complete(results) for results in studies]
-    verdicts = Counter[Verdict](c.verdict for results in studies for c in results.claims)
-    counts = {verdict: verdicts[verdict] for verdict in words.SIGNS if verdicts[verdict]}
-    scales = n.listed(sorted({results.scale for results in studies}))
-    lines = ["# Studies", "", f"{words.sentence(counts)} Scale: {scales}.", ""]
-    lines += [
-        "Intervals of 95% over images, in whole groups; over seeds, too, from five seeds.",
-        "",
-    ]
-    lines += _head(SUMMARY)
-    for results in studies:
-        lines.append(_row([f"**{results.title}** {results.source}", *[""] * 5]))
-        for k, each in enumerate(shown(results)):
-            first = k == 0
-            lines.append(
-                _row(
-                    [
-                        f"`{each.claim.name}` {each.claim.says}",
-                        each.published or n.DASH,
-                        _ours(each.effect, each.ours),
-                        _verdict(each.sign, each.claim.verdict, each.deciding, each.claim.reason),
-                        machines(results) if first else "",
-                        words.hours(results.seconds) if first else "",
-                    ]
-                )
-            )
-    lines += ["", "Made by:", "", "```", *[results.regenerate for results in studies], "```", ""]
-    return "\n".join(lines)
+COLUMNS = ["claim", "published", "ours, with 95% interval", "p corrected", "verdict"]
 
 
 @dataclass(frozen=True)
 class Written:
-    """A figure in Markdown: the line that makes it anew, its picture, and its table."""
+    """A figure in Markdown: the line that makes it anew, its picture, its table, and notes."""
 
     title: str
     line: str
     file: str = ""
     table: Table | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def study_markdown(results: StudyResults, figures: Sequence[Written] = ()) -> str:
@@ -68,64 +36,68 @@ def study_markdown(results: StudyResults, figures: Sequence[Written] = ()) -> st
     out = [f"# {results.title}", ""]
     source = f"{results.source}. " if results.source else ""
     out += [f"{source}Scale: {results.scale}. {results.created}.", ""]
-    out += [words.sentence(words.counted(results)), ""]
+    told = [words.sentence(words.counted(results)), words.spoken_of(results.claims)]
+    out += [" ".join(part for part in told if part), ""]
     if not results.complete:
         out += ["**Not complete**: what is missing is listed under Jobs.", ""]
-    out += _head(["claim", "published", "ours, with 95% interval", "p corrected", "verdict"])
-    for each in claims:
-        statement = f"<br>`{each.claim.statement}`" if each.claim.statement else ""
-        verdict = _verdict(each.sign, each.claim.verdict, each.deciding, each.claim.reason)
-        seeds = f"<br>{each.seeds}" if each.seeds else ""
-        out.append(
-            _row(
-                [
-                    f"{each.claim.says}{statement}",
-                    each.published or n.DASH,
-                    _ours(each.effect, each.ours) + seeds,
-                    each.p,
-                    verdict,
-                ]
-            )
-        )
-    if any(each.few for each in claims):
-        out += ["", words.FEW_SEEDS]
-    caveats = results.study.get("caveats") or []
-    if caveats:
-        out += ["", "What differs from the paper:", "", *[f"- {each}" for each in caveats]]
+    out += [*head(COLUMNS), *[row(claim_cells(each)) for each in claims], ""]
+    out += [f"{words.INTERVALS} {words.HOLM}", ""]
+    out += bullets("How it was measured:", [each.line for each in how_measured(results)])
+    out += bullets("Checks on gradient masking:", checks_lines(results))
+    out += bullets("What speaks against these numbers:", [a.line for a in against(results)])
+    title = "What differs from the paper:" if results.source else "Caveats:"
+    out += bullets(title, results.study.get("caveats") or [])
     for figure in figures:
-        out += ["", f"## {figure.title}", ""]
-        out += [f"![{figure.title}]({figure.file})", ""] if figure.file else []
-        out += [*_table(figure.table), ""] if figure.table else []
-        out.append(f"`{figure.line}`")
-    out += ["", "## Jobs", "", *[f"- {name}: {told}" for name, told in totals(results)]]
+        out += [f"## {figure.title}", "", *written_lines(figure), ""]
+    out += bullets("## Jobs", [f"{name}: {told}" for name, told in totals(results)])
     out += [f"- {j.label}: {j.state}, {j.reason}" for j in results.jobs if j.reason]
     return "\n".join([*out, "", f"`{results.regenerate}`", ""])
 
 
+def claim_cells(each: Shown) -> list[str]:
+    """Return a claim as a row: what it says, the paper's, ours with each seed, p, and verdict."""
+    claim = each.claim
+    said = [f"`{claim.name}` {claim.says}", f"`{claim.statement}`" if claim.statement else ""]
+    said.append(f"In place of: {claim.instead_of}" if claim.instead_of else "")
+    published = [each.published, f"({claim.where})" if claim.where else ""]
+    ours = [each.effect, *[f"{name}: {value}" for name, value in each.ours], each.seeds]
+    verdict = [f"{each.sign} {each.verdict}", *[f"but {told}" for told in claim.qualifications]]
+    verdict += [told for _, told in each.reasons]
+    cells = [said, published, ours if each.effect != n.DASH else [], [each.p], verdict]
+    return ["<br>".join(part for part in cell if part) or n.DASH for cell in cells]
+
+
+def written_lines(figure: Written) -> list[str]:
+    """Return a figure: its picture, its table, its notes and the line that makes it anew."""
+    out = [f"![{figure.title}]({figure.file})", ""] if figure.file else []
+    out += [*_table(figure.table), ""] if figure.table else []
+    out += [*[f"{note}" for note in figure.notes], ""] if figure.notes else []
+    return [*out, f"`{figure.line}`"]
+
+
 def _table(table: Table) -> list[str]:
     """Return a table in Markdown, value and interval in one cell."""
-    lines = _head([table.corner, *[head for head, _ in table.columns]])
+    lines = [f"{table.under[:1].upper()}{table.under[1:]}.", ""] if table.under else []
+    lines += head([table.corner, *[name for name, _ in table.columns]])
     for block in table.blocks:
-        for row in block.rows:
-            lines.append(_row([row.head, *[f"{c.text} {c.under}" for c in row.cells]]))
+        if block.head:
+            lines.append(row([f"**{block.head}**", *[""] * len(table.columns)]))
+        for each in block.rows:
+            lines.append(row([each.head, *[f"{c.text} {c.under}" for c in each.cells]]))
     return lines
 
 
-def _ours(effect: str, ours: Sequence[tuple[str, str]]) -> str:
-    if effect == n.DASH:
-        return effect
-    return "<br>".join([effect, *[f"{name}: {value}" for name, value in ours[:4]]])
+def bullets(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines as a list under a title; nothing where there are none."""
+    return [title, "", *[f"- {' '.join(line.split())}" for line in lines], ""] if lines else []
 
 
-def _verdict(sign: str, verdict: str, deciding: str, reason: str) -> str:
-    rest = "; ".join(part for part in (reason, deciding) if part)
-    return f"{sign} {verdict}" + (f": {rest}" if rest else "")
+def head(names: Sequence[str]) -> list[str]:
+    """Return the head of a table."""
+    return [row(names), "|" + "---|" * len(names)]
 
 
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), "|" + "---|" * len(names)]
-
-
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
+    """Return a row of a table."""
     told = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(told)} |"

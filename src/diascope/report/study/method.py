@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,24 @@ def machines(results: StudyResults) -> str:
     return "; ".join(found) or n.DASH
 
 
-def totals(results: StudyResults) -> list[tuple[str, str]]:
-    """Return hours and machines, trainings and examinations apart."""
+def shared_seconds(studies: Sequence[StudyResults]) -> dict[str, float]:
+    """Return of each study, by its name, the seconds of jobs that another of them has as well."""
+    having = Counter(key for results in studies for key in {job.key for job in results.jobs})
+    return {
+        results.name: sum(
+            job.seconds
+            for job in results.jobs
+            if having[job.key] > 1 and job.state in ("done", "there")
+        )
+        for results in studies
+    }
+
+
+def totals(results: StudyResults, store: Path | None = None) -> list[tuple[str, str]]:
+    """Return hours and machines, trainings and examinations apart.
+
+    store: where the records say for which study a job was first done; without, it is not told.
+    """
     pairs = []
     for kind, name in (("train", "Trainings"), ("examine", "Examinations")):
         jobs = [job for job in results.jobs if job.kind == kind]
@@ -85,7 +102,28 @@ def totals(results: StudyResults) -> list[tuple[str, str]]:
             there = [job for job in jobs if job.state in ("done", "there")]
             count = f"{len(there)} of {len(jobs)}" if len(there) < len(jobs) else f"{len(jobs)}"
             pairs.append((name, f"{count}, {hours(sum(job.seconds for job in there))} h"))
-    return [*pairs, ("Together", f"{hours(results.seconds)} h"), ("Machines", machines(results))]
+    pairs.append(("Together", f"{hours(results.seconds)} h"))
+    first = first_done_for(results, store) if store else {}
+    told = [f"{name} {hours(seconds)} h" for name, seconds in sorted(first.items())]
+    if told:
+        pairs.append(("Of which first done for", ", ".join(told)))
+    versions = list(dict.fromkeys(job.version for job in results.jobs if job.version))
+    if versions:
+        pairs.append(("Diascope", n.listed(versions)))
+    return [*pairs, ("Machines", machines(results))]
+
+
+def first_done_for(results: StudyResults, store: Path) -> dict[str, float]:
+    """Return the seconds of jobs that were first done for other studies, by the study's name."""
+    found: dict[str, float] = {}
+    for job in results.jobs:
+        record = store / ("runs" if job.kind == "train" else "tables") / f"{job.key}.json"
+        if job.state in ("done", "there") and record.is_file():
+            label = json.loads(record.read_text("utf-8")).get("label", "")
+            name, colon, _ = label.partition(": ")
+            if colon and name != results.name:
+                found[name] = found.get(name, 0.0) + job.seconds
+    return found
 
 
 def configurations(results: StudyResults, store: Path) -> list[Configuration]:

@@ -23,10 +23,14 @@ from diascope.report import numbers as n
 from diascope.report.charts import glyph
 from diascope.report.html import date_text, environment
 from diascope.report.study import words
+from diascope.report.study.against import against
 from diascope.report.study.charts import bar_chart, line_chart
-from diascope.report.study.claims import complete, masking_tables, shown
-from diascope.report.study.figures import Drawn, Seen, build_figure
+from diascope.report.study.checks import masking_tables
+from diascope.report.study.claims import complete, shown
+from diascope.report.study.commands import report_line
+from diascope.report.study.figures import Drawn, Seen, StudyFigure, build_figure, counts_note
 from diascope.report.study.markdown import Written, study_markdown
+from diascope.report.study.measured import how_measured
 from diascope.report.study.method import configurations, job_rows, totals
 from diascope.report.study.plots import bars_figure, plots_figure
 from diascope.report.study.values import Values
@@ -38,6 +42,7 @@ TITLES = {
     "claims": "Claims",
     "figures": "Figures",
     "masking": "Believable?",
+    "against": "Against",
     "differs": "Differences",
     "method": "Method",
 }
@@ -84,7 +89,7 @@ class Shown:
     @property
     def notes(self) -> list[str]:
         """Return what must be said beneath it."""
-        return self.drawn.notes
+        return [*self.drawn.notes, *counts_note(self.drawn)]
 
 
 def write_study_report(results: StudyResults, store: Path, out: Path) -> Path:
@@ -123,8 +128,10 @@ def render_study(results: StudyResults, store: Path, figures: Sequence[Shown]) -
         "figures": figures,
         "masking": masking_tables(results),
         "caveats": results.study.get("caveats") or [],
+        "against": against(results),
     }
-    holds = {**parts, "differs": parts["caveats"], "summary": True, "method": True}
+    always = dict.fromkeys(("summary", "against", "method"), True)
+    holds = {**parts, "differs": parts["caveats"], **always}
     jobs = job_rows(results)
     return (
         environment()
@@ -139,25 +146,23 @@ def render_study(results: StudyResults, store: Path, figures: Sequence[Shown]) -
             meanings=words.MEANINGS,
             sentence=words.sentence(words.counted(results)),
             counts=words.counted(results),
+            spoken_of=words.spoken_of(results.claims),
             about=results.study.get("about") or "",
             any_published=any(each.published or each.claim.where for each in claims),
             few=any(each.few for each in claims),
             few_seeds=words.FEW_SEEDS,
+            holm=words.HOLM,
+            whiskers=words.WHISKERS,
             lines={"claims": report_line(results)},
             seeds=", ".join(map(str, results.study.get("seeds") or [])),
-            totals=totals(results),
+            totals=totals(results, store),
+            measured=how_measured(results),
             jobs=jobs,
             unfinished=any(job.state[:1] in "✗○" for job in jobs),
             configurations=configurations(results, store),
             study_text=yaml.safe_dump(results.study, sort_keys=False, allow_unicode=True, width=90),
         )
     )
-
-
-def report_line(results: StudyResults, figure: str = "") -> str:
-    """Return the command that makes the report, or one figure of it, from what is there."""
-    line = results.regenerate.replace("study run", "study report", 1)
-    return f"{line} --figure {figure}" if figure else line
 
 
 def _figures(results: StudyResults, store: Path, names: Sequence[str] = ()) -> list[Shown]:
@@ -264,7 +269,23 @@ def _uri(png: bytes) -> str:
 def _written(each: Shown) -> Written:
     """Return a figure as the Markdown of its study has it."""
     file = f"figures/{each.name}.png" if each.png else ""
-    return Written(each.title, each.line, file, None if each.folded else each.table)
+    table = None if each.folded else each.table
+    return Written(each.title, each.line, file, table, _said(each, each.drawn))
+
+
+def written_figure(figure: StudyFigure, drawn: Drawn, line: str) -> Written:
+    """Return a figure as Markdown that has no pictures beside it: its numbers, all of them."""
+    return Written(figure.title, line, "", drawn.table, _said(figure, drawn))
+
+
+def _said(figure: StudyFigure | Shown, drawn: Drawn) -> list[str]:
+    """Return what stands beneath a figure: where the paper has it, caption, notes and counts."""
+    above = [
+        f"{each[:1].upper()}{each[1:].rstrip('.')}."
+        for each in (figure.where, figure.caption)
+        if each
+    ]
+    return [" ".join([*above, *drawn.notes, *counts_note(drawn)])]
 
 
 def _without_pictures(results: StudyResults) -> StudyResults:

@@ -15,10 +15,14 @@ NOTHING: Bounds = (float("nan"),) * 3
 
 @dataclass(frozen=True)
 class Value:
-    """A value with its interval over images, and each seed's value."""
+    """A value with its interval, each seed's value, and on how many images it was measured.
+
+    The interval is over images, and from five seeds on over seeds, too.
+    """
 
     bounds: Bounds = NOTHING
     seeds: dict[int, float] = field(default_factory=dict)
+    images: int = 0
 
     @property
     def known(self) -> bool:
@@ -71,11 +75,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars from zero under a title; signed where they may lie on both sides."""
+    """Bars from zero under a title; signed where they may lie on both sides.
+
+    edges: what effects are held against: above the one, or between the two; empty for nothing.
+    """
 
     title: str
     bars: list[Bar]
     bodies: bool = True  # False: marks alone, as for an effect
+    edges: list[float] = field(default_factory=list)
 
 
 def bounds_of(bounds: StudyBounds) -> Bounds:
@@ -87,7 +95,11 @@ def bounds_of(bounds: StudyBounds) -> Bounds:
 
 def value_of(found: QuantityResult | None) -> Value:
     """Return a quantity's value for a chart; nothing where it was not measured."""
-    return Value() if found is None else Value(bounds_of(found.bounds), dict(found.seeds))
+    return (
+        Value()
+        if found is None
+        else Value(bounds_of(found.bounds), dict(found.seeds), found.images)
+    )
 
 
 def extent(numbers: Iterable[float]) -> tuple[float, float]:

@@ -32,6 +32,7 @@ class Values:
         self.tables = _Tables(results, Store(store))
         evaluations = results.study.get("evaluations") or {}
         self.tests = {name: str(spec["on"]) for name, spec in evaluations.items()}
+        self.pairs = [name for name, spec in evaluations.items() if spec.get("beside") == "seeds"]
         self._found: dict[tuple[str, ...], list[QuantityResult | None]] = {}
 
     def of(self, quantity: object) -> QuantityResult | None:
@@ -77,7 +78,14 @@ class Values:
             return [_given(each) for each in there]
         seeds = [int(seed) for seed in self.results.study["seeds"]]
         try:
-            some = sample(own, self.tables, self.tests, wanted=seeds, replicates=REPLICATES)
+            some = sample(
+                own,
+                self.tables,
+                self.tests,
+                wanted=seeds,
+                pairs=self.pairs,
+                replicates=REPLICATES,
+            )
         except Missing:
             return None
 
@@ -99,9 +107,12 @@ class Values:
             known = bool(np.isfinite(low[q]) and np.isfinite(high[q]))
             limits = (float(low[q]), float(high[q])) if known else (None, None)
             each = dict(zip(some.seeds, map(float, by_seed[q]), strict=True))
-            counts = some.total_images, some.total_groups
+            read = [own.index(atom) for atom in atoms(quantity)]
+            images, groups = (
+                int(count[read].min()) if read else 0 for count in (some.images, some.groups)
+            )
             bounds = Bounds(float(spread.value[q]), *limits)
-            found.append(QuantityResult(str(quantity), bounds, each, *counts))
+            found.append(QuantityResult(str(quantity), bounds, each, images, groups))
         return found
 
     def _there(self, atom: Atom) -> bool:

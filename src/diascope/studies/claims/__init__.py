@@ -31,6 +31,11 @@ class Claim(Protocol):
         """Into how many equal runs contrasts and parts fall; the claim needs one of them whole."""
         ...
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """What the effect must be above, or the two numbers that it must lie between."""
+        ...
+
     def contrasts(self, values: Floats) -> Floats:
         """Return the M contrasts of values (Q, ...), (M, ...): the claim is that all are > 0."""
         ...
@@ -41,6 +46,11 @@ class Claim(Protocol):
 
     def effect(self, values: Floats) -> Floats:
         """Return the one number that is shown, of values (Q, ...), (...), such as a - b."""
+        ...
+
+    @property
+    def room(self) -> float:
+        """How far from the nearer bound equal quantities are that it holds for; 0 for none."""
         ...
 
     def describe(self) -> str:
@@ -55,6 +65,17 @@ class LeastPart(ABC):
     def alternatives(self) -> int:
         """One; see `Claim`."""
         return 1
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Zero; see `Claim`."""
+        return (0.0,)
+
+    @property
+    def room(self) -> float:
+        """What the thresholds leave about 0; see `Claim`."""
+        bounds = self.thresholds
+        return max(0.0, -bounds[0]) if len(bounds) == 1 else min(-bounds[0], bounds[1])
 
     @abstractmethod
     def parts(self, values: Floats) -> Floats:

@@ -31,6 +31,11 @@ class AtLeast(LeastPart):
         """The two."""
         return (self.a, self.b)
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The difference stated; see `Claim`."""
+        return (self.by,)
+
     def contrasts(self, values: Floats) -> Floats:
         """Return a - b - by; see `Claim`."""
         return self.parts(values) - self.by

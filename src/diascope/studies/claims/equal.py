@@ -33,6 +33,11 @@ class Equal(LeastPart):
         """The two."""
         return (self.a, self.b)
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The bounds of the difference; see `Claim`."""
+        return (-self.within, self.within)
+
     def contrasts(self, values: Floats) -> Floats:
         """Return the room to either bound; see `Claim`."""
         difference = self.parts(values)

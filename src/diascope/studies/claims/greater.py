@@ -28,6 +28,11 @@ class Greater(LeastPart):
         """The two."""
         return (self.a, self.b)
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The margin; see `Claim`."""
+        return (self.margin,)
+
     def contrasts(self, values: Floats) -> Floats:
         """Return a - b - margin; see `Claim`."""
         return self.parts(values) - self.margin

@@ -28,6 +28,11 @@ class Monotone(LeastPart):
         if not 0 <= self.tolerance < np.inf:
             raise ValueError("tolerance must be a finite number of at least 0")
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """What a step may go the other way, below 0; see `Claim`."""
+        return (0.0 - self.tolerance,)
+
     def contrasts(self, values: Floats) -> Floats:
         """Return the steps and the tolerance; see `Claim`."""
         return self.parts(values) + self.tolerance

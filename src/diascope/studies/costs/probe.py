@@ -76,14 +76,14 @@ def _step(stage: Stage, images: int) -> float:
     settings |= {"offline": None, "epoch_share": 1.0, "class_weights": "none"}
     settings |= {"schedule": {"name": "constant"}, "devices": 1, "nodes": 1}
     config = TrainingConfig.model_validate({**settings, "checkpoint_seconds": 1e9})
-    fit(_model(stage), stage.objective, pixels, pixels.take(slice(0)), config, progress=watch)
+    fit(blank_model(stage), stage.objective, pixels, pixels.take(slice(0)), config, progress=watch)
     return statistics.median(np.diff(watch.times).tolist())
 
 
 def _forward(stage: Stage, images: int) -> float:
     """Return the seconds an image of a forward pass in eval mode."""
     device = torch.device(str(stage.config.training.device))
-    model, pixels = _model(stage).eval().to(device), _noise(stage, images)
+    model, pixels = blank_model(stage).eval().to(device), _noise(stage, images)
     seconds = []
     for _ in range(STEPS):
         began = _now(device)
@@ -92,7 +92,8 @@ def _forward(stage: Stage, images: int) -> float:
     return statistics.median(seconds[1:]) / images
 
 
-def _model(stage: Stage) -> Classifier:
+def blank_model(stage: Stage) -> Classifier:
+    """Return the model of a stage, its weights drawn; raises `UserError` where there is none."""
     spec = stage.config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -9,7 +9,12 @@ from diascope.studies.exam import Exam, Measured
 
 
 class Evaluation(Protocol):
-    """A measurement of one trained model on N images, its settings in its fields."""
+    """A measurement of one trained model on N images, its settings in its fields.
+
+    Its class may have a `revision`, a number that is raised when the same settings come to measure
+    something else, so that finished tables are not taken for it; a field that is added later is
+    a `registry.added` one, so that they are.
+    """
 
     def __call__(self, exam: Exam) -> Measured:
         """Measure; raises `UserError` where the images or the model lack what it needs."""

@@ -135,16 +135,20 @@ def nearest(attack: Attack) -> bool:
     return isinstance(attack, FAB | BoundaryAttack)
 
 
-def strong(norm: Norm, classes: int, steps: int, queries: int, targets: int) -> dict[str, Attack]:
+def strong(
+    norm: Norm, classes: int, steps: int, queries: int, targets: int, restarts: int = 1
+) -> dict[str, Attack]:
     """Return attacks that find what others miss, as AutoAttack (Croce and Hein 2020) does.
 
     APGD on the cross-entropy, and on the logit ratio towards `targets` other classes (of two
-    classes on the margin); FAB, which looks for the nearest; Square, which sees no gradient.
+    classes on the margin), each from `restarts` starts; FAB, which looks for the nearest; Square,
+    which sees no gradient.
     """
     others = min(targets, max(1, classes - 1))
+    follower = replace(slope_follower(norm, classes, steps, targets), restarts=restarts)
     return {
-        "apgd-ce": APGD(norm=norm, steps=steps),
-        "apgd-dlr" if classes > 2 else "apgd-margin": slope_follower(norm, classes, steps, targets),
+        "apgd-ce": APGD(norm=norm, steps=steps, restarts=restarts),
+        "apgd-dlr" if classes > 2 else "apgd-margin": follower,
         "fab": FAB(norm=norm, steps=steps, targets=others),
         "square": Square(norm=norm, queries=queries),
     }

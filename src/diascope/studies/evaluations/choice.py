@@ -28,6 +28,7 @@ from diascope.studies.evaluations.explaining import (
     regions_of,
 )
 from diascope.studies.exam import Exam, Measured, Sample, known
+from diascope.studies.study import NEXT
 
 OWN = "this"
 FAMILIES = ("sharpness", "faithfulness", "localisation")
@@ -35,6 +36,7 @@ REPLICATES = 1000
 COLUMNS = ("per_image", "crossfitted", "best_single", "oracle", "own", "chosen", "best")
 
 Values = dict[str, NDArray[np.float64]]
+Pairs = dict[str, tuple[nn.Module, nn.Module]]  # by name: who is chosen by, and who is judged
 
 
 @EVALUATIONS.register("choice")
@@ -49,9 +51,14 @@ class Choice:
     class that is explained, the same for every model. images: how many, None for all. foreground:
     as in `maps`. folds: of groups.
 
-    Columns, each the `judge` of one of the maps of the image: `per_image`, of the one chosen;
-    `crossfitted`, of the model that is best on the other folds' groups; `best_single`, of the one
-    that is best on these very images; `oracle`, of the image's best; `own`, of this model.
+    Where models beside are "RUN@next", of the next training seed, as many as there are models to
+    choose among, these explain what is judged: the choice is made on one training and judged on
+    another, so that no training's chance is taken for the image's. The one without a partner
+    beside is this model's.
+
+    Columns, each the `judge` of one of the judged maps of the image: `per_image`, of the one
+    chosen; `crossfitted`, of the model that is best on the other folds' groups; `best_single`, of
+    the one that is best on these very images; `oracle`, of the image's best; `own`, of this model.
     `chosen` and `best` are the places of the chosen and of the image's best, this model's 0, those
     beside it from 1 in their order. NaN where it is not defined for every model.
     """
@@ -91,25 +98,42 @@ class Choice:
             raise UserError("choice: there is no model to choose beside this one: name some")
         check_regions(exam, self.foreground)
         rows = exam.drawn(self.images)
-        models = {OWN: exam.model, **exam.beside}
+        models = _paired(exam)
+        self._check_sight(models)
         wanted: dict[str, list[NDArray[Any]]] = {name: [] for name in models}
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in models}
         with gathered() as doubts:
             for some in exam.batches(rows):
                 target = explained(exam, some, self.of)
-                for name, model in models.items():
-                    quality, judged = self._measured(exam, some, target, model)
+                for name, pair in models.items():
+                    quality, judged = self._measured(exam, some, target, *pair)
                     wanted[name].append(quality)
                     found[name].append(judged)
         columns, about = self._compared(exam, rows, _whole(wanted), _whole(found))
         return Measured(columns, {**about, "doubts": doubts, "images": len(rows)})
 
+    def _check_sight(self, models: Pairs) -> None:
+        """Raise `UserError` where the mask would choose among the very maps that it judges."""
+        seen = MEASURES[self.by].family == "localisation"
+        same = len(set(map(repr, self.methods.values()))) == 1
+        if seen and same and any(model is judge for model, judge in models.values()):
+            raise UserError(
+                f"choice: by='{self.by}' looks at the mask, of the same maps as are judged: name "
+                "another by_explainer, or models of the next seed beside"
+            )
+
     def _measured(
-        self, exam: Exam, some: Sample, target: Tensor, model: nn.Module
+        self, exam: Exam, some: Sample, target: Tensor, model: nn.Module, judge: nn.Module
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return by what is chosen, and what it is judged by, of one model's maps, (n,) each."""
-        maps = list(heats(exam, self.methods, some, target, model=model).values())
-        judged, looked = maps[0], maps[-1]
+        """Return by what is chosen, of a model's maps, and what the judge's is worth, (n,)."""
+        methods = self.methods
+        if model is judge:
+            maps = list(heats(exam, methods, some, target, model=model).values())
+            judged, looked = maps[0], maps[-1]
+        else:
+            first, last = dict([*methods.items()][:1]), dict([*methods.items()][-1:])
+            [judged] = heats(exam, first, some, target, model=judge).values()
+            [looked] = heats(exam, last, some, target, model=model).values()
         inside, measure = regions_of(some, self.foreground), MEASURES[self.by]()
         if measure.family == "faithfulness":
             quality = measure(model, some.x, target, looked, ids=some.ids)
@@ -117,8 +141,8 @@ class Choice:
         else:
             quality = measure(looked, *((inside,) if measure.family == "localisation" else ()))
         values = quality, MEASURES[self.judge]()(judged, inside)
-        first, second = (each.detach().to("cpu").double().numpy() for each in values)
-        return first, second
+        chosen_by, worth = (each.detach().to("cpu").double().numpy() for each in values)
+        return chosen_by, worth
 
     def _compared(
         self, exam: Exam, rows: NDArray[np.int64], quality: Values, judged: Values
@@ -168,7 +192,7 @@ class Choice:
 
     def passes(self, images: int, classes: int, beside: int) -> float:
         """Return the passes; see `Evaluation`."""
-        each = passes_of_all(self.methods)
+        each = passes_of_all({repr(method): method for method in self.methods.values()})
         measure = MEASURES[self.by]()
         if measure.family == "faithfulness":
             each += passes_of_faithful({self.by: measure})
@@ -178,6 +202,26 @@ class Choice:
     def columns(self) -> list[str]:
         """Return the columns."""
         return list(COLUMNS)
+
+
+def _paired(exam: Exam) -> Pairs:
+    """Return the models to choose among by name, each with the model whose maps are judged.
+
+    Raises `UserError` where models of the next seed are there, and not one for each.
+    """
+    models = {n: model for n, model in exam.beside.items() if not n.endswith(NEXT)}
+    later = {n.removesuffix(NEXT): m for n, m in exam.beside.items() if n.endswith(NEXT)}
+    if not later:
+        return {name: (model, model) for name, model in {OWN: exam.model, **models}.items()}
+    own = [name for name in later if name not in models]
+    lack = [name for name in models if name not in later]
+    if len(own) != 1 or lack or not models:
+        raise UserError(
+            f"choice: beside are {', '.join(exam.beside)}: name each model, this one too, of the "
+            f"next seed ('RUN{NEXT}'), or none"
+        )
+    pairs = {OWN: (exam.model, later[own[0]])}
+    return pairs | {name: (model, later[name]) for name, model in models.items()}
 
 
 def _whole(parts: Mapping[str, Sequence[NDArray[Any]]]) -> Values:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diascope.audit.bench import Rows
@@ -103,13 +102,9 @@ class Maps:
         columns: dict[str, Column] = {}
         with gathered() as doubts:
             for some in exam.batches(rows):
-                target = explained(exam, some, self.of)
-                inside = regions_of(some, self.foreground) if self.masks else None
-                beside = {name: further[name][some.rows] for name in further}
-                for name, heat in heats(exam, methods, some, target).items():
-                    found = maps_table(heat, x=some.x, masks=inside, regions=beside)
-                    _enter(exam, columns, name, some.rows, found)
-                    self._measure_faithful(exam, columns, name, some, target, heat, costly)
+                piece = partial(self._piece, exam, methods, some, further, costly)
+                for name, values in exam.kept(["maps", some.rows], piece).items():
+                    columns.setdefault(name, exam.blank())[some.rows] = values
         about = {
             "explainers": {name: to_settings(method) for name, method in methods.items()},
             "of": self.of,
@@ -117,6 +112,26 @@ class Maps:
             "doubts": doubts,
         }
         return Measured(columns, about)
+
+    def _piece(
+        self,
+        exam: Exam,
+        methods: Mapping[str, Explainer],
+        some: Sample,
+        further: Mapping[str, Tensor],
+        costly: Rows,
+    ) -> dict[str, Column]:
+        """Return the columns of some images, (n,) each."""
+        target = explained(exam, some, self.of)
+        inside = regions_of(some, self.foreground) if self.masks else None
+        beside = {name: further[name][some.rows] for name in further}
+        columns: dict[str, Column] = {}
+        for name, heat in heats(exam, methods, some, target).items():
+            found = maps_table(heat, x=some.x, masks=inside, regions=beside)
+            columns |= {f"{name}.{measure}": values for measure, values in found.items()}
+            faithful = self._faithful(exam, some, target, heat, costly)
+            columns |= {f"{name}.{measure}": values for measure, values in faithful.items()}
+        return columns
 
     def _further(self, exam: Exam, rows: Rows) -> dict[str, Tensor]:
         """Return further regions by name, (N, H, W) bool; those of other images are empty."""
@@ -132,26 +147,20 @@ class Maps:
             found[name] = whole
         return found
 
-    def _measure_faithful(
-        self,
-        exam: Exam,
-        columns: dict[str, Column],
-        name: str,
-        some: Sample,
-        target: Tensor,
-        heat: Tensor,
-        costly: Rows,
-    ) -> None:
+    def _faithful(
+        self, exam: Exam, some: Sample, target: Tensor, heat: Tensor, costly: Rows
+    ) -> dict[str, Column]:
+        """Return the measures of faithfulness of maps, (n,) each, NaN where one is not `costly`."""
         place = np.flatnonzero(np.isin(some.rows, costly))
         if not len(place):
-            return
+            return {}
         part, here = some.take(place), torch.from_numpy(place).to(heat.device)
-        found = {
-            key: measure(exam.model, part.x, target[here], heat[here], ids=part.ids).cpu().numpy()
-            for key, measure in self.faithful.items()
-        }
+        columns = {key: np.full(len(some.rows), np.nan) for key in self.faithful}
+        for key, measure in self.faithful.items():
+            found = measure(exam.model, part.x, target[here], heat[here], ids=part.ids)
+            columns[key][place] = found.cpu().numpy()
         exam.tell(len(place) * passes_of_faithful(self.faithful))
-        _enter(exam, columns, name, part.rows, found)
+        return columns
 
     def passes(self, images: int, classes: int, beside: int) -> float:
         """Return the passes; see `Evaluation`."""
@@ -180,15 +189,3 @@ def attentive(exam: Exam) -> bool:
     except UserError:
         return False
     return True
-
-
-def _enter(
-    exam: Exam,
-    columns: dict[str, Column],
-    name: str,
-    rows: Rows,
-    found: Mapping[str, NDArray[np.float32]],
-) -> None:
-    """Write the measures (n,) of a method's maps into the columns (N,)."""
-    for measure, values in found.items():
-        columns.setdefault(f"{name}.{measure}", exam.blank())[rows] = values

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from diascope.audit.masking.cost import most, of_attack
 from diascope.audit.masking.meter import Meter, Metered
 from diascope.audit.masking.stand import Stand
 from diascope.errors import UserError, gathered
-from diascope.registry import to_settings
+from diascope.registry import added, to_settings
 from diascope.studies.evaluations import EVALUATIONS
 from diascope.studies.evaluations.besieging import (
     Siege,
@@ -31,14 +32,16 @@ from diascope.studies.evaluations.besieging import (
     slope_follower,
     strong,
 )
-from diascope.studies.exam import Column, Exam, Measured, at, known
+from diascope.studies.exam import Column, Exam, Measured, Sample, at, known
 
 STRONGEST, MINIMAL = "strongest", "minimal_epsilon"
 GREY = 0.5 / 255  # half a grey level: a smaller change of pixels is none at 8 bits
 PIECE = 8  # batches whose images are attacked together
 SHARE, MASKING_SHARE = 0.5, 0.3  # of the passes against a model that withstands all
+TOGETHER_SHARE = 0.2  # of attacks that meet what withstood those before
 
 Bools = NDArray[np.bool_]
+Arrays = dict[str, NDArray[Any]]
 Several = Mapping[str, dict[str, Any] | str]
 
 
@@ -53,9 +56,9 @@ class Robust:
 
     epsilons: in pixel units. attacks: settings by the name that their columns bear, `name` of the
     attack apart if it is another; their norm is `norm`. strongest: attacks besides those, None for
-    `strong` of `steps`, `queries` and `targets`. images: how many are attacked, None for all;
-    strongest_images: how many of them by all together. masking_images: how many the checks on
-    masked gradients look at, 0 for no checks; masking_steps, masking_queries: of their attacks;
+    `strong` of `steps`, `queries`, `targets` and `restarts`. images: how many are attacked, None
+    for all; strongest_images: how many of them by all together. masking_images: how many the checks
+    on masked gradients look at, 0 for no checks; masking_steps, masking_queries: of their attacks;
     masking_attack: their main one, by default the strongest with gradients, APGD on the targeted
     logit ratio (of two classes on the margin), for one on the cross-entropy is outdone by other
     losses on honest robust nets as well; reference: the epsilon at which they look, by default the
@@ -76,6 +79,7 @@ class Robust:
     steps: int = 30
     queries: int = 500
     targets: int = 3
+    restarts: int = added(1)
     images: int | None = None
     strongest_images: int | None = None
     masking_images: int = 48
@@ -92,7 +96,8 @@ class Robust:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name}={count}: at least 1, or null for all")
-        for name in ("steps", "queries", "targets", "masking_steps", "masking_queries"):
+        counts = ("steps", "queries", "targets", "restarts", "masking_steps", "masking_queries")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1 is needed")
         if self.masking_images < 0:
@@ -120,7 +125,7 @@ class Robust:
     def _strong(self, classes: int) -> dict[str, Attack]:
         if self.strongest is not None:
             return _built(self.strongest, self.norm, "strongest")
-        return strong(self.norm, classes, self.steps, self.queries, self.targets)
+        return strong(self.norm, classes, self.steps, self.queries, self.targets, self.restarts)
 
     def _checked(self, classes: int) -> Attack:
         """Return the main attack of the checks on masked gradients."""
@@ -159,7 +164,9 @@ class Robust:
             correct[some.rows] = (~clean).cpu().numpy()
             known = torch.zeros(len(self.grid), len(clean), dtype=torch.bool, device=clean.device)
             for name, attack in self.paper.items():
-                broken = siege.alone(name, attack, some, clean)
+                alone = partial(_alone, siege, name, attack, some, clean)
+                found = exam.kept(["alone", name, some.rows], alone)
+                broken = torch.from_numpy(found["broken"]).to(clean.device)
                 known |= broken
                 for eps, column in zip(self.grid, _withstood(broken), strict=True):
                     columns[at(name, eps)][some.rows] = column
@@ -167,11 +174,14 @@ class Robust:
             if not len(place):
                 continue
             part = some.take(place)
-            minimal, count = siege.together(stronger, part, clean[place], known[:, place])
-            columns[MINIMAL][part.rows] = minimal.cpu().numpy()
+            before = clean[place], known[:, place]
+            together = partial(_together, siege, stronger, part, *before)
+            found = exam.kept(["together", part.rows], together)
+            columns[MINIMAL][part.rows] = minimal = found["minimal"]
             for eps in self.grid:
-                columns[at(STRONGEST, eps)][part.rows] = (minimal > eps).double().cpu().numpy()
-            broke = {name: broke.get(name, 0) + number for name, number in count.items()}
+                columns[at(STRONGEST, eps)][part.rows] = (minimal > eps).astype(np.float64)
+            count = zip(("known", *stronger), found["count"].tolist(), strict=True)
+            broke = {name: broke.get(name, 0) + number for name, number in count}
         about = {
             "norm": self.norm,
             "epsilons": list(self.grid),
@@ -211,7 +221,8 @@ class Robust:
             seed=exam.seed,
             tell=exam.tell,
         )
-        outcomes = [known(asdict(outcome)) for outcome in run_masking(stand)]
+        found = exam.kept(["masking", some.rows], lambda: {"outcomes": _outcomes(stand)})
+        outcomes: list[dict[str, Any]] = json.loads(str(found["outcomes"]))
         for outcome in outcomes:
             if outcome["verdict"] == "undecided":
                 outcome["verdict"] = "not applicable"
@@ -228,7 +239,8 @@ class Robust:
                 (1 if nearest(a) else above) * of_attack(a, classes) for a in chosen.values()
             )
 
-        total = attacked * each(self.paper) + together * each(self._strong(classes))
+        alone = SHARE * attacked * each(self.paper)
+        strongest = TOGETHER_SHARE * together * each(self._strong(classes))
         checks = 0.0
         if self.masking_images and above:
             checks = MASKING_SHARE * most(
@@ -240,12 +252,27 @@ class Robust:
                 others=beside,
                 outputs=classes,
             )
-        return attacked + SHARE * total + checks
+        return attacked + alone + strongest + checks
 
     def columns(self) -> list[str]:
         """Return the columns."""
         names = [*self.attacks, STRONGEST]
         return [*(at(name, eps) for name in names for eps in self.grid), MINIMAL]
+
+
+def _alone(siege: Siege, name: str, attack: Attack, some: Sample, clean: Tensor) -> Arrays:
+    return {"broken": siege.alone(name, attack, some, clean).cpu().numpy()}
+
+
+def _together(
+    siege: Siege, attacks: Mapping[str, Attack], some: Sample, clean: Tensor, known: Tensor
+) -> Arrays:
+    minimal, count = siege.together(attacks, some, clean, known)
+    return {"minimal": minimal.cpu().numpy(), "count": np.array(list(count.values()))}
+
+
+def _outcomes(stand: Stand) -> str:
+    return json.dumps([known(asdict(outcome)) for outcome in run_masking(stand)])
 
 
 def _built(several: Several, norm: Norm, where: str) -> dict[str, Attack]:

@@ -77,6 +77,23 @@ class Drawn:
         return found
 
 
+def counts_note(drawn: Drawn) -> list[str]:
+    """Return on how many images the numbers of a figure were measured, a sentence; or nothing."""
+    of_part: dict[str, set[int]] = {}
+    for each in drawn.measures():
+        if each.value.images:
+            of_part.setdefault(each.part or str(each.column), set()).add(each.value.images)
+    of_count: dict[tuple[int, int], list[str]] = {}
+    for part, counts in of_part.items():
+        of_count.setdefault((min(counts), max(counts)), []).append(part)
+    told = []
+    for (least, most), parts in of_count.items():
+        count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        count = count.replace(",", "\u202f")
+        told.append(f"{count} ({' / '.join(parts)})" if len(of_count) > 1 else count)
+    return [f"Images: {'; '.join(told)}."] if told else []
+
+
 @dataclass(frozen=True, kw_only=True)
 class Declared:
     """What every figure may say.

@@ -63,7 +63,9 @@ class PicturesFigure(Declared):
         if not ids or (self.attacked and "attacked" not in next(iter(entries.values()))[0]):
             return Drawn(notes=["No pictures were made."])
         draw = self._under_attack if self.attacked else self._maps
-        return Drawn(pictures=draw(entries), alt=self._alt(entries), notes=_notes(entries))
+        return Drawn(
+            pictures=draw(entries), alt=self._alt(entries), notes=self._notes(seen, entries)
+        )
 
     def _columns(self, seen: Seen) -> dict[str, list[Entry]]:
         """Return of each column, a run or a seed, its pictures."""
@@ -72,12 +74,7 @@ class PicturesFigure(Declared):
             by_seed = about.get(self.runs[0], {})
             found = {f"seed {seed}": by_seed[seed] for seed in by_seed}
         else:
-            found = {}
-            for run in self.shown(seen.results.study):
-                of_run = about.get(run) or {}
-                seed = next(iter(of_run), "") if self.seed is None else str(self.seed)
-                if seed in of_run:
-                    found[self.name(run)] = of_run[seed]
+            found = {self.name(run): about[run][seed] for run, seed in self._seeds(seen).items()}
         return {name: each["pictures"] for name, each in found.items() if each.get("pictures")}
 
     def _methods(self, entries: Mapping[str, Sequence[Entry]]) -> list[str]:
@@ -142,6 +139,29 @@ class PicturesFigure(Declared):
         labels = [str(e["label"]) for e in own]
         return Shown(x, labels=labels, masks=masks, style=style, colours=self.colours)
 
+    def _notes(self, seen: Seen, entries: Mapping[str, Sequence[Entry]]) -> list[str]:
+        first = next(iter(entries.values()))
+        others = {str(e["explained"]) for e in first if e["explained"] != e["label"]}
+        told = "The word under each map is what the model says"
+        told += f"; maps speak of {'the prediction' if others else 'the label'}."
+        if self.every_seed:
+            return [told]
+        seeds = self._seeds(seen)
+        if len(set(seeds.values())) == 1:
+            return [f"{told} The models are those of seed {next(iter(seeds.values()))}."]
+        each = ", ".join(f"{self.name(run)} {seed}" for run, seed in seeds.items())
+        return [f"{told} The models are those of seed: {each}."]
+
+    def _seeds(self, seen: Seen) -> dict[str, str]:
+        """Return of each run the seed whose model is shown."""
+        about, found = seen.results.about.get(self.evaluation, {}), {}
+        for run in self.shown(seen.results.study):
+            of_run = about.get(run) or {}
+            seed = next(iter(of_run), "") if self.seed is None else str(self.seed)
+            if seed in of_run:
+                found[run] = seed
+        return found
+
     def _alt(self, entries: Mapping[str, Sequence[Entry]]) -> str:
         count = len(next(iter(entries.values())))
         told = []
@@ -174,10 +194,3 @@ def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
 def _heat(own: Sequence[Entry], method: str) -> Tensor:
     """Return the maps (N, H, W) in [0, 1]."""
     return torch.stack([_tensor(_pixels(e["maps"][method]))[0] for e in own])
-
-
-def _notes(entries: Mapping[str, Sequence[Entry]]) -> list[str]:
-    first = next(iter(entries.values()))
-    others = {str(e["explained"]) for e in first if e["explained"] != e["label"]}
-    told = "The word under each map is what the model says"
-    return [f"{told}; maps speak of {'the prediction' if others else 'the label'}."]

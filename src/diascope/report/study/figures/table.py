@@ -9,6 +9,7 @@ from typing import Any
 from diascope.report import numbers as n
 from diascope.report.study.figures import FIGURES, Declared, Drawn, Measure, Seen, headed, of_run
 from diascope.report.study.series import Value, value_of
+from diascope.report.study.words import ENOUGH
 from diascope.report.tables import Block, Cell, Row, Table
 
 NOT_MEASURED = "not measured"
@@ -63,7 +64,10 @@ class TableFigure(Declared):
 
 
 def value_cell(value: Value, published: float | str | None, percent: bool = False) -> Cell:
-    """Return a cell: ours, the paper's in brackets, and the interval or the seeds beneath."""
+    """Return a cell: ours, the paper's in brackets, and the interval or the seeds beneath.
+
+    Of few seeds, which the interval does not speak of, the least and the largest stand there.
+    """
     paper = "" if published is None else f" ({published})"
     if not value.known:
         return Cell(f"{n.DASH}{paper}", why=NOT_MEASURED)
@@ -74,4 +78,7 @@ def value_cell(value: Value, published: float | str | None, percent: bool = Fals
         limits = f"{n.number(low, digits)}, {n.number(high, digits)}"
         under = f"[{limits}]" if percent else n.interval(value.bounds)
     told = "; ".join(f"seed {s}: {n.number(v * scale, digits)}" for s, v in value.seeds.items())
+    if under and value.spread and len(value.seeds) < ENOUGH:
+        least, most = (n.number(v * scale, digits) for v in value.spread)
+        under += f",\nseeds {least} to {most}" if least != most else ""
     return Cell(f"{n.number(first, digits)}{paper}", under or told, title=told)
