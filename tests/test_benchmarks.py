@@ -13,6 +13,7 @@ pytest.importorskip("foolbox", reason="foolbox is not installed")
 pytest.importorskip("torchattacks", reason="torchattacks is not installed")
 
 from benchmarks import (
+    bf16,
     convolution,
     inputs,
     peers,
@@ -53,6 +54,23 @@ def test_a_row_of_pgd_writes_a_whole_record(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in everyone)
     assert record.read(tmp_path) == [found]
+
+
+def test_bfloat16_is_timed_and_held_against_float32(tmp_path, capsys, monkeypatch):
+    found = bf16.main(["--quick", "--results", str(tmp_path)])
+    assert found["gains"]["48"]["pairs"] == 2
+    assert not found["wrong"]["forward"] + found["wrong"]["input gradient"]
+    assert "forward: wrong in 0 of" in capsys.readouterr().out
+    real = bf16.answers
+
+    def spoilt(shape, kind, *rest):
+        y, of_x, of_weight = real(shape, kind, *rest)
+        of_x[0] = torch.nan if kind == torch.bfloat16 else of_x[0]
+        return [y, of_x, of_weight * (1.5 if kind == torch.bfloat16 else 1)]
+
+    monkeypatch.setattr(bf16, "answers", spoilt)
+    shape = bf16.Shape((4, 4), 4, (3, 1), 2, False, False)
+    assert bf16.strange(shape, torch.device("cpu"), 0) == ["input gradient", "weight gradient"]
 
 
 @pytest.mark.parametrize("name", peers.PACKAGES)

@@ -10,25 +10,37 @@ import torch
 
 Precision = Literal["32-true", "bf16-mixed"]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_AVX512_BF16 = "_is_avx512_bf16_supported"  # of torch.cpu
+_NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
 
 
 def gains_from_bf16(device: torch.device) -> bool:
-    """Tell whether bfloat16 convolutions have units of their own on `device`.
+    """Tell whether bfloat16 convolutions, and their input gradients, are faster on `device`.
 
-    On a CPU that is AMX: without it bfloat16 is emulated, and slower than
-    float32. On a GPU, tensor cores of compute capability 8.0 or above.
+    On a CPU with AMX or AVX-512 BF16 (AMD from Zen 4 on, some of Intel's): `python -m
+    benchmarks.bf16` measures both speed and correctness. Without either bfloat16 is emulated, and
+    slower than float32. On a GPU, tensor cores of compute capability 8.0 or above.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return bool(probe and probe())
-    return False
+    return device.type == "cpu" and (_has("_is_amx_tile_supported") or _has(_AVX512_BF16))
 
 
 def best_precision(device: torch.device) -> Precision:
-    """Return the mixed precision that training on `device` gains from."""
+    """Return the mixed precision that training on `device` gains from.
+
+    On a CPU with AVX-512 BF16 and no AMX that is float32, though bfloat16 would be faster: in
+    torch 2.15 the gradient of a convolution's weights reads memory there that nothing has written,
+    where a map of 1x1 meets a stride of 2 (`python -m benchmarks.bf16`).
+    """
+    if device.type == "cpu" and not _has("_is_amx_tile_supported"):
+        return "32-true"
     return "bf16-mixed" if gains_from_bf16(device) else "32-true"
+
+
+def _has(unit: str) -> bool:
+    probe = getattr(torch.cpu, unit, None)
+    return bool(probe and probe())
 
 
 def keep_memory() -> None:
@@ -50,7 +62,7 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+    return any(words in text for words in _NO_MEMORY)
 
 
 def describe() -> dict[str, Any]:

@@ -279,6 +279,8 @@ def test_out_of_memory_with_one_image_is_a_failure_of_this_stage(bench, tmp_path
 def test_only_words_of_memory_are_taken_for_want_of_it():
     assert out_of_memory(RuntimeError("[enforce fail] can't allocate memory: 12 bytes"))
     assert out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
+    assert out_of_memory(RuntimeError("std::bad_alloc"))
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 

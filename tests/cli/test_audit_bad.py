@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import socket
+import sys
 import tempfile
 
 import numpy as np
@@ -87,6 +88,13 @@ half = ending(lambda self, x, out: out[:1])
 mean = ending(lambda self, x, out: out.mean())
 squeezed = ending(lambda self, x, out: out.squeeze())
 text = ending(lambda self, x, out: "benign")
+
+def heavy():  # 96 MiB an image, in a process that may have 900 MiB beside what it has
+    import resource
+    held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (held + (900 << 20), most))
+    return ending(lambda self, x, out: out + 0 * x.new_ones(len(x), 24 << 20).mean())
 """
 
 
@@ -268,6 +276,14 @@ def test_where_memory_runs_out_smaller_batches_find_the_same(world, diascope, tm
     assert "greedy: predictions: out of memory; on with batches of 4" in done.stderr
     plain, short = (table.select_dtypes("number") for table in tables)
     np.testing.assert_allclose(plain, short, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to its memory")
+def test_where_the_system_gives_no_more_memory_the_batch_is_halved(world, fork, tmp_path):
+    done = fork("audit", "badnets:heavy", *DATA, *NAMES, *LITTLE, "--out", tmp_path, cwd=world)
+    assert done.returncode == 0, done.stderr
+    assert "heavy: predictions: out of memory; on with batches of" in done.stderr
+    assert states(results_of(tmp_path))["predictions"] == "done"
 
 
 def test_cases_are_made_in_smaller_batches_where_memory_runs_out(world, diascope, tmp_path):

@@ -25,6 +25,7 @@ from diascope.audit.telling import RULE, choose, column, confidence, select
 from diascope.data import Pixels
 from diascope.explain import Explainer, render
 from diascope.explain.base import passes_of as cost_of_map
+from diascope.hardware import out_of_memory
 from diascope.models import heads
 from diascope.models.modes import exactly
 
@@ -157,9 +158,9 @@ def _fitting(
         try:
             if len(wanted) > 1:
                 method(model, x, y, generator=seeded(settings, "explain"))
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except (Exception, SystemExit):  # of a foreign module; the stage of the maps says it
+        except (Exception, SystemExit) as error:  # of a foreign module; the stage of maps says it
+            if out_of_memory(error):
+                raise
             continue
         found[name] = method
     return found or wanted

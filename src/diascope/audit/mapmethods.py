@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from diascope.audit.bench import Bench, Rows
@@ -19,6 +18,7 @@ from diascope.evaluation.measures.faithfulness import Faithfulness
 from diascope.evaluation.sanity import FEWEST, module_groups
 from diascope.explain import Explainer, explainers
 from diascope.explain.base import Complete, passes_of
+from diascope.hardware import out_of_memory
 
 COSTLY = 30  # passes an image, above which a method is measured on a quarter of the images
 LEAST = 4  # images of a costly method; for the sanity check as many as decide it
@@ -58,9 +58,9 @@ def misfit(bench: Bench, method: Explainer, model: nn.Module) -> str:
         method(model, x, y, generator=bench.seeded("explain"))
     except UserError as error:
         return str(error)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except (Exception, SystemExit) as error:  # whatever a foreign module raises
+        if out_of_memory(error):
+            raise
         return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return ""
 
