@@ -188,6 +188,23 @@ def test_a_file_of_weights_is_known_by_its_content(mine: Path) -> None:
         check_unchanged(plan.every, store, mine / "data")
 
 
+def test_datasets_joined_are_known_though_no_image_has_a_mask(mine: Path) -> None:
+    parts = {
+        "here": {"data": str(mine / "data" / "here"), "labels": {"mel": "melanoma", "nv": "nevus"}},
+        "away": {"data": str(mine / "data" / "away")},
+    }
+    file = mine / "data" / "both.yaml"
+    file.write_text(json.dumps({"classes": ["melanoma", "nevus"], "parts": parts}))
+    plan = planned(mine, tests={"away": {**AWAY, "data": "joined:{data}/both.yaml"}})
+    forget()
+    outcomes = carry_out([plan], mine / "store", mine / "data").outcomes.values()
+    assert not [outcome.reason for outcome in outcomes if outcome.reason]
+    forget()
+    repaint(mine / "data" / "away")
+    with pytest.raises(UserError, match=r"both\.yaml: its images, labels or regions are not those"):
+        check_unchanged(plan.jobs, Store(mine / "store"), mine / "data")
+
+
 def test_a_run_whose_folder_is_removed_is_trained_again(mine: Path) -> None:
     store, key = Store(mine / "store"), planned(mine).runs["first"][0]
     before = load_file(store.run(key) / "model.safetensors")

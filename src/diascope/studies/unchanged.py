@@ -172,7 +172,8 @@ def _outside(dataset: Dataset) -> str:
     """Return a digest of all rows, and of the sizes and times of their files."""
     found = _rows(dataset)
     for column in ("path", "mask"):
-        found.update("\n".join(stamps(dataset.reader, dataset.table[column].tolist())).encode())
+        there = [name for name in dataset.table[column] if name]  # which rows have one, rows tell
+        found.update("\n".join(stamps(dataset.reader, there)).encode())
     return str(found.hexdigest())
 
 
