@@ -24,6 +24,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32_unless_asked() -> Iterator[None]:
+    """`auto` is float32 on every machine; what is said of bfloat16 is tested where it is named."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diascope.hardware._has", lambda unit: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the pixel cache or the key of the user, or of another test."""

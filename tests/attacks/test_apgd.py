@@ -177,7 +177,8 @@ def test_targets_are_clamped_to_the_classes_there_are(monkeypatch):
         seen.clear()
         model, x = small_net(classes, seed=1), images(4)
         y = (model(x)[:, 0] > 0).long() if classes == 1 else model(x).argmax(1)
-        APGD(eps=1e-4, loss="dlr-targeted", steps=2)(model, x, y, generator=seeded())
+        attack = APGD(eps=1e-4, loss="dlr-targeted", steps=2, precision="float32")
+        attack(model, x, y, generator=seeded())
         assert len(seen) == runs
         if classes > 2:
             tried = torch.stack(seen, 1)

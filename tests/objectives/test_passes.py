@@ -178,7 +178,10 @@ def test_mixed_adversarial_branches_share_a_forward_unless_told_otherwise():
 
 def precise(name: str) -> dict[str, Any]:
     """The options with which no gradient is rough, whatever the hardware gains from."""
-    return {"precision": "float32"} if "guided" in name or name in ("sga", "asgt") else {}
+    options: dict[str, Any] = {"attack": {"name": "fgsm", "eps": 0.05, "precision": "float32"}}
+    if "guided" in name or name in ("sga", "asgt"):
+        options["precision"] = "float32"
+    return options
 
 
 @pytest.mark.parametrize("where", ["ranking", "attack"])
