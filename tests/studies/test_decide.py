@@ -288,6 +288,21 @@ def test_statistics_over_classes_are_those_of_the_scores():
     assert "'ill'" in strange.reason
 
 
+@pytest.mark.parametrize("classes", [2, 10])
+def test_a_mean_over_many_classes_moves_by_a_share_of_one_of_them_no_more(classes):
+    """All right: what may still be wrong of n images a class counts a K-th in the mean of K."""
+    label = np.repeat([f"c{k}" for k in range(classes)], 15)
+    sure = {f"prob_c{k}": np.where(label == f"c{k}", 0.9, 0.1) for k in range(classes)}
+    frame = table(np.arange(len(label)), label=label, correct=np.ones(len(label), bool), **sure)
+    worst = 1 - 0.025 ** (1 / 15)  # of one class
+    for name, counting in (("balanced", classes), ("auroc", classes / 2)):
+        test = {"name": "greater", "a": f"{name}:a/e", "b": f"{name}:b/e"}
+        found = decided(test, {"a": frame, "b": frame}).decision.quantities[0].bounds
+        assert found.value == 1.0
+        assert 1 - found.low == pytest.approx(1 - 0.025 ** (1 / (15 * counting)))
+        assert worst / counting <= 1 - found.low + 1e-12
+
+
 def test_claims_whose_tables_are_missing_are_not_run_and_say_why():
     frames = {"a": [table(LONE, v=around(0.5))] * 2, "b": [table(LONE, v=around(0.3, 2))] * 2}
     tables = {"e": {run: dict(enumerate(of)) for run, of in frames.items()}}

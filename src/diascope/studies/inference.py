@@ -70,8 +70,9 @@ class Spread:
 
     of_both: what comes of seeds that differ by the image, and would be less with more of either.
     It is part of `by_images` and of `by_seeds`, and no larger than either as it is kept here.
-    low, high: what is possible. groups: of the atom with the fewest. seeds: how many were drawn,
-    0 where none were. A variance is NaN where it cannot be known.
+    low, high: what is possible. groups: of the atom with the fewest; alike: as many as count where
+    all are alike, see `Sample`. seeds: how many were drawn, 0 where none were. A variance is NaN
+    where it cannot be known.
     """
 
     value: Floats
@@ -81,6 +82,7 @@ class Spread:
     low: Floats
     high: Floats
     groups: int
+    alike: float
     seeds: int
 
     @classmethod
@@ -102,7 +104,7 @@ class Spread:
             of_both = _variance(further).mean(1) * corrected / (seeds - 1)
             of_both = np.minimum(of_both, np.minimum(by_images, by_seeds))
         low, high = pieces.range(sample.proportion)
-        return cls(value, by_images, by_seeds, of_both, low, high, groups, seeds)
+        return cls(value, by_images, by_seeds, of_both, low, high, groups, sample.alike, seeds)
 
     @property
     def error(self) -> Floats:
@@ -111,16 +113,16 @@ class Spread:
 
     def above(self) -> Floats:
         """Return the one-sided p of "is at most 0", (P,); 1 where nothing is known."""
-        return _tail(self.value, self.error, self._freedom(), self.low, self.groups)
+        return _tail(self.value, self.error, self._freedom(), self.low, self.alike)
 
     def below(self) -> Floats:
         """Return the one-sided p of "is at least 0", (P,); 1 where nothing is known."""
-        return _tail(-self.value, self.error, self._freedom(), -self.high, self.groups)
+        return _tail(-self.value, self.error, self._freedom(), -self.high, self.alike)
 
     def limits(self, tail_low: float, tail_high: float) -> tuple[Floats, Floats]:
         """Return the limits (P,) beyond which the value lies with these probabilities, or NaN."""
-        slack_low = 1 - tail_low ** (1 / self.groups)
-        slack_high = 1 - tail_high ** (1 / self.groups)
+        slack_low = 1 - tail_low ** (1 / self.alike)
+        slack_high = 1 - tail_high ** (1 / self.alike)
         error, freedom = self.error, self._freedom()
         with np.errstate(invalid="ignore"):
             low = np.minimum(
@@ -155,7 +157,7 @@ class Spread:
             groups = self.groups * more_groups
             freedom = _welch(of_images, groups - 1, of_seeds, self.seeds * more_seeds - 1)
             error = np.sqrt(of_images + of_seeds - of_both)
-            exact = _unanimous(np.array([value]), np.array([far]), groups)[0]
+            exact = _unanimous(np.array([value]), np.array([far]), self.alike * more_groups)[0]
             wide = value >= (_QUANTILE - stdtrit(freedom, tail)) * error
             return bool(wide and (exact <= tail if np.isfinite(far) else error > 0))
 
@@ -214,7 +216,7 @@ def _welch(images: Floats | float, of_images: float, seeds: Floats | float, of_s
     return np.where(np.isfinite(found), found, max(of_images, 1))
 
 
-def _tail(value: Floats, error: Floats, freedom: Floats, low: Floats, groups: int) -> Floats:
+def _tail(value: Floats, error: Floats, freedom: Floats, low: Floats, groups: float) -> Floats:
     """Return the one-sided p of "is at most 0" of pieces that are at least `low`, (P,)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         p = np.where(error > 0, stdtr(freedom, -value / error), np.where(value > 0, 0.0, 1.0))

@@ -107,16 +107,23 @@ class Panel:
         values = self.values[atom][self.masks[atom]]
         return bool(np.isin(values, (0.0, 1.0)).all())
 
-    def counts(self, atom: Atom) -> tuple[int, int, int]:
-        """Return an atom's images, its groups, and those of the class that has the fewest."""
+    def counts(self, atom: Atom) -> tuple[int, int, int, float]:
+        """Return an atom's images, its groups, those of the class that has the fewest, and `alike`.
+
+        That is how many groups count where all are alike. A mean over K classes, each of n groups
+        or more, moves no further than one of K n groups: a share of one class counts a K-th, and
+        1 - tail^(1/n) <= K (1 - tail^(1/Kn)). An AUROC moves by a class's positives and, as much
+        again at most, by where they are the negatives of others.
+        """
         there = self.masks[atom].any(0)
         codes = self.codes[there]
         groups = len(np.unique(codes))
         if atom.statistic == "mean":
-            return int(there.sum()), groups, groups
+            return int(there.sum()), groups, groups, groups
         labels = self.labels[atom][there]
         of_class = [len(np.unique(codes[labels == k])) for k in np.unique(labels)]
-        return int(there.sum()), groups, min(of_class)
+        counting = len(of_class) / (2 if atom.statistic == "auroc" else 1)
+        return int(there.sum()), groups, min(of_class), min(of_class) * max(counting, 1.0)
 
     def resampled(self, replicates: int, seed: int) -> Floats:
         """Return every atom in every replicate and seed, (A, R, S)."""

@@ -26,7 +26,8 @@ class Sample:
     value is an average over pairs with the other seeds. images, groups (A,): on which an atom is
     defined in any seed; images_by_seed (A, S): in each. proportion (A,): whether it lies in [0, 1]
     by its nature. fewest: the groups of the atom that has the fewest, of a statistic over classes
-    those of the class that has. total_images, total_groups: on which any atom is defined, of all
+    those of the class that has; alike: as many as count where all are alike, see `Panel.counts`;
+    the least of any atom. total_images, total_groups: on which any atom is defined, of all
     tests together; total_by_seed (S,): in each seed. examined: of all tests together, the images
     of which some were left out by a condition. notes: what the reader should know.
     """
@@ -42,6 +43,7 @@ class Sample:
     proportion: Bools
     seeds_drawn: bool
     fewest: int
+    alike: float
     total_images: int
     total_groups: int
     total_by_seed: Ints
@@ -72,6 +74,7 @@ def sample(
     proportion = np.zeros(len(atoms), np.bool_)
     panels: list[Panel] = []
     fewest: list[int] = []
+    alike: list[float] = []
     for test in dict.fromkeys(tests[atom.evaluation] for atom in atoms):
         places = [a for a, atom in enumerate(atoms) if tests[atom.evaluation] == test]
         panel = Panel.of([atoms[a] for a in places], tables, seeds)
@@ -80,9 +83,10 @@ def sample(
         by_seed[places] = panel.replicates(np.ones((1, panel.count)))[:, 0]
         drawn[places] = panel.resampled(replicates, derive(seed, "groups", test))
         for a, atom in zip(places, panel.atoms, strict=True):
-            images[a], groups[a], thinnest = panel.counts(atom)
+            images[a], groups[a], thinnest, counting = panel.counts(atom)
             images_by_seed[a] = panel.masks[atom].sum(1)
             fewest.append(thinnest)
+            alike.append(counting)
             proportion[a] = panel.is_proportion(atom)
     for a, s in np.argwhere(np.isnan(by_seed)):
         raise Undefined(f"'{atoms[a]}' has no value at seed {seeds[s]}: a class has no image")
@@ -99,6 +103,7 @@ def sample(
         proportion=proportion,
         seeds_drawn=len(seeds) >= FEW,
         fewest=min(fewest),
+        alike=min(alike),
         total_images=sum(int(panel.counted.any(0).sum()) for panel in panels),
         total_groups=sum(panel.counted_groups for panel in panels),
         total_by_seed=np.sum([panel.counted.sum(1) for panel in panels], axis=0),
