@@ -17,6 +17,7 @@ pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 Driver = Any
 
@@ -29,6 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(clean: Driver, report: Path) -> Driver:
     clean.get(report.as_uri())
+    WebDriverWait(clean, 30).until(lambda driver: shown(driver, ".current [data-at] figcaption"))
     return clean
 
 

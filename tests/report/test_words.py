@@ -84,6 +84,20 @@ def test_the_statement_names_every_epsilon_once():
     )
 
 
+def test_of_several_epsilons_the_first_screen_tells_the_same_as_of_the_curve():
+    results = make_results(models=("only",))
+    (model,) = results.models
+    assert results.reference_eps == 0.5
+    points = [replace(p, eps=e, missed=int(50 + e)) for p in model.operating.points[1:]
+              for e in (0.25, 0.5, 2.0)]  # fmt: skip
+    operating = replace(model.operating, points=[model.operating.points[0], *points])
+    results = replace(results, models=[replace(model, operating=operating)])
+    said = {each.question: each.answer for each in answers(results)}
+    assert "Under attack (L2 eps 0.5) it misses 50 of 60." in said["Does it still detect?"]
+    (seen,) = [figure for figure in glance(results) if figure.label == "Sensitivity"]
+    assert seen.under.endswith("attacked at eps 0.5")
+
+
 def test_sizes_count_groups_only_where_they_differ():
     results = make_results(size=64)
     assert sizes(results) == "300 images of 262 patients or lesions, 64×64 pixels"
@@ -113,7 +127,7 @@ def test_each_part_that_was_measured_has_its_answer():
     assert said["Can that be believed?"] == "No sign of masked gradients."
     assert said["Does it still detect?"] == (
         "It misses 6 of 60 images of melanoma, and calls 27 of the 140 others positive. "
-        "Under attack it misses 47 of 60."
+        "Under attack (L2 eps 0.5) it misses 47 of 60."
     )
     assert said["Everyday images?"].startswith("Worst of the corruptions: rotation at severity 5")
     assert said["In another hospital?"] == (

@@ -38,7 +38,7 @@ def belief(results: Results) -> str:
 def detection(results: Results) -> str:
     """Return how many positive images the one model misses, clean and attacked."""
     (model,) = results.models
-    clean, attacked = clean_and_attacked(model.operating.points if model.operating else [])
+    clean, attacked = clean_and_attacked(results, model.operating.points if model.operating else [])
     if clean is None:
         return ""
     assert model.operating is not None
@@ -51,7 +51,8 @@ def detection(results: Results) -> str:
         return text
     before = model.operating.drawn
     without = "" if before is None else f" ({before.missed} of these without an attack)"
-    return f"{text} Under attack it misses {_missed(attacked)}{without}."
+    at = f"{n.norm_text(results.norm)} eps {n.eps_text(attacked.eps, results.norm)}"
+    return f"{text} Under attack ({at}) it misses {_missed(attacked)}{without}."
 
 
 def _missed(point: OperatingPoint) -> str:

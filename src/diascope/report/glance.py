@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from diascope.audit.checks.masking import believed
 from diascope.audit.parts import (
@@ -11,6 +12,7 @@ from diascope.audit.parts import (
     CorruptionScore,
     Elsewhere,
     MaskingOutcome,
+    OperatingDifference,
     OperatingPoint,
 )
 from diascope.audit.results import Comparison, ModelResult, Results
@@ -20,6 +22,7 @@ from diascope.report.tables import Cell, cell
 MOST = 6  # numbers that stand large on the first screen
 WORDS = ("AUROC", "Believable")  # what else is told in words, where there are more
 NOT_MEASURED = "not measured"
+At = TypeVar("At", OperatingPoint, OperatingDifference)
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,19 @@ def _fair(place: Elsewhere) -> str:
     return next((s for s in scores if s in place.drop and n.defined(place.drop[s][0])), "")
 
 
-def clean_and_attacked(points: Sequence[OperatingPoint]) -> tuple[OperatingPoint | None, ...]:
-    """Return the operating point without an attack and that at the largest epsilon."""
+def clean_and_attacked(
+    results: Results, points: Sequence[OperatingPoint]
+) -> tuple[OperatingPoint | None, OperatingPoint | None]:
+    """Return the operating point without an attack, and that nearest the reference epsilon."""
     clean = next((p for p in points if p.eps == 0), None)
-    attacked = [p for p in points if p.eps > 0]
-    return clean, max(attacked, key=lambda p: p.eps, default=None)
+    return clean, at_reference(results, [p for p in points if p.eps > 0])
+
+
+def at_reference(results: Results, measured: Sequence[At]) -> At | None:
+    """Return what was measured nearest to the reference epsilon; None where nothing was."""
+    place = reference(results)
+    wanted = results.reference_eps if place is None else results.epsilons[place]
+    return min(measured, key=lambda each: abs(each.eps - wanted), default=None)
 
 
 def masked(outcomes: Sequence[MaskingOutcome]) -> str:
@@ -142,7 +153,7 @@ def _detected(results: Results) -> Figure:
     def read(model: ModelResult) -> Cell:
         if model.operating is None:
             return Cell(n.DASH, why=NOT_MEASURED)
-        clean, attacked = clean_and_attacked(model.operating.points)
+        clean, attacked = clean_and_attacked(results, model.operating.points)
         if clean is None or attacked is None:
             one = clean or attacked
             return cell(one.sensitivity if one else None, NOT_MEASURED)
@@ -151,8 +162,9 @@ def _detected(results: Results) -> Figure:
         return Cell(change, n.interval(attacked.sensitivity))
 
     named = n.listed(results.positive, "or")
-    eps = {p.eps for m in results.models if m.operating for p in m.operating.points if p.eps > 0}
-    at = f", attacked at eps {n.eps_text(max(eps), results.norm)}" if eps else ""
+    points = [p for m in results.models if m.operating for p in m.operating.points if p.eps > 0]
+    shown = at_reference(results, points)
+    at = f", attacked at eps {n.eps_text(shown.eps, results.norm)}" if shown else ""
     under = f"for {named}{at}" if named else at.removeprefix(", ")
     return Figure("Sensitivity", under, "#operating", _each(results, read))
 
@@ -209,7 +221,8 @@ def differing(results: Results, comparison: Comparison) -> list[Cell]:
     """Return the paired differences of the figures of `glance` that have one."""
     place = reference(results)
     at = comparison.curve[place] if place is not None and place < len(comparison.curve) else None
-    decided = max(comparison.operating, key=lambda each: each.eps, default=None)
+    attacked = [each for each in comparison.operating if each.eps > 0]
+    decided = at_reference(results, attacked or comparison.operating)
     known = {
         "Accuracy": comparison.scores.get("accuracy"),
         "AUROC": comparison.scores.get("auroc"),
