@@ -45,7 +45,7 @@ def grouped_net() -> nn.Module:
 
 def main(folder: Path, *changes: str) -> None:
     torch.set_num_threads(1)
-    objective = Adversarial(attack=PGD(norm="l2", eps=0.3, steps=2), mix=0.5)
+    objective = Adversarial(attack=PGD(norm="l2", eps=0.3, steps=2, precision="float32"), mix=0.5)
     config = TrainingConfig.model_validate(override(dict(CONFIG), changes))
     fabric = make_fabric(settled(config, objective))
     fitted = fit(
