@@ -137,6 +137,17 @@ def test_the_threshold_is_chosen_on_validation_and_the_attack_is_aimed_at_it(ben
     assert sum(made) <= STAGES["operating"].passes(bench)
 
 
+def test_the_images_are_not_asked_about_again_after_the_predictions(bench):
+    asked = []
+    bench.model.register_forward_hook(lambda model, args, out: asked.append(len(args[0])))
+    bench.effort = bench.effort.model_copy(update={"operating_images": 0})
+    STAGES["predictions"].measure(bench)
+    assert sum(asked) == 40
+    found = STAGES["operating"].measure(bench).result
+    assert sum(asked) == 80  # and 40 to choose the threshold on
+    assert found.points[0].images == 40
+
+
 def test_under_attack_the_same_images_are_told_of_without_it(bench):
     assert STAGES["operating"].measure(bench).result.drawn is None  # all are attacked
     bench.effort = bench.effort.model_copy(update={"operating_images": 16})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from diascope.audit.effort import Effort
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject
 from diascope.data import Pixels
+from diascope.evaluation import predict_logits
 from diascope.randomness import derive
 
 Rows = NDArray[np.int64]
@@ -79,6 +81,11 @@ class Bench:
     def bootstrap(self) -> dict[str, int]:
         """The options of every bootstrap: replicates and seed."""
         return {"replicates": self.settings.replicates, "seed": self.settings.seed}
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """What the model answers to every image, (N, K) float32 on the CPU; asked once."""
+        return predict_logits(self.model, self.pixels, self.batch_size, self.device)
 
     def checkpoint(self, name: str) -> Path | None:
         """Return the path of a checkpoint of this stage; gone once the stage is done."""

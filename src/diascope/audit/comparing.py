@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from diascope.audit.parts import CorruptionDifference, OperatingDifference
+from diascope.audit.parts import UNKNOWN, CorruptionDifference, OperatingDifference
 from diascope.audit.results import Comparison, ModelResult
 from diascope.audit.summarise import Summary, bounds
 from diascope.evaluation import bootstrap_curve_difference
 
 Floats = NDArray[np.float64]
-UNKNOWN = (float("nan"),) * 3
 
 
 def with_parts(

@@ -52,7 +52,7 @@ _QUICK: dict[str, Any] = {
     "attacks": ("pgd",),
     "attack_images": 16,
     "queries": 100,
-    "masking_images": 12,
+    "masking_images": 8,
     "masking_steps": 8,
     "masking_queries": 60,
     "corruption_images": 16,

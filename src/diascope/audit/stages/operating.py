@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diascope.attacks import PGD, Attack, Square, robustness_curve
 from diascope.audit.bench import Bench
@@ -46,11 +47,9 @@ class _Question:
         decision = AtThreshold(bench.model, self.places, self.classes, log_odds=cut)
         return decision.to(bench.device)
 
-    def scores(self, bench: Bench, pixels: Pixels) -> NDArray[np.float64]:
-        """Return the log odds of every image, (N,), in float32 arithmetic; NaN if not finite."""
-        logits = predict_logits(bench.model, pixels, bench.batch_size, bench.device)
+    def scores(self, logits: Tensor) -> NDArray[np.float64]:
+        """Return the log odds (N,) of float32 logits (N, K), NaN where they are not finite."""
         odds = positive_log_odds(logits, self.places, self.classes).double().numpy()
-        bench.tell(len(pixels))
         return np.where(np.isfinite(odds), odds, np.nan)
 
 
@@ -86,8 +85,8 @@ def _lacks(bench: Bench) -> str:
 
 def _passes(bench: Bench) -> float:
     rows = _rows(bench)
-    images = len(bench.pixels) + (0 if bench.validation is None else len(bench.validation))
-    return images + len(rows) * len(_epsilons(bench)) * _passes_each(bench)
+    chosen_on = 0 if bench.validation is None else len(bench.validation)
+    return chosen_on + len(rows) * len(_epsilons(bench)) * _passes_each(bench)
 
 
 def _measure(bench: Bench) -> Measured:
@@ -95,7 +94,7 @@ def _measure(bench: Bench) -> Measured:
     truth = question.truth(bench.pixels)
     prevalence = bench.settings.prevalence or float(truth.mean())
     cut, rule, chosen_on, held_out = _threshold(bench, question, prevalence)
-    scores = question.scores(bench, bench.pixels)
+    scores = question.scores(bench.logits)
     right = right_at(scores, truth, cut)
     points = [_point(bench, 0.0, right, truth, bench.groups, prevalence)]
     rows = _rows(bench)
@@ -136,7 +135,9 @@ def _threshold(
         return 0.0, half, "no images: 0.5 was asked for", None
     if pixels is None:
         return 0.0, half, "no images: the model's validation images are not known", None
-    truth, scores = question.truth(pixels), question.scores(bench, pixels)
+    logits = predict_logits(bench.model, pixels, bench.batch_size, bench.device)
+    bench.tell(len(pixels))
+    truth, scores = question.truth(pixels), question.scores(logits)
     cut = choose_threshold(scores, truth, rule=how, wanted=wanted)
     described = f"{len(pixels)} validation images, {int(truth.sum())} positive"
     if np.isnan(cut):

@@ -6,7 +6,7 @@ from diascope.audit.bench import Bench
 from diascope.audit.stages import STAGES, Measured, Stage
 from diascope.audit.telling import finite
 from diascope.errors import UserError
-from diascope.evaluation import predict
+from diascope.evaluation.predictions import prediction_table
 
 
 def _passes(bench: Bench) -> float:
@@ -14,7 +14,7 @@ def _passes(bench: Bench) -> float:
 
 
 def _measure(bench: Bench) -> Measured:
-    table = predict(bench.model, bench.pixels, batch_size=bench.batch_size, device=bench.device)
+    table = prediction_table(bench.pixels.dataset, bench.logits)
     if not finite(table).any():
         raise UserError(
             f"its outputs are finite for none of {len(table)} images; check its weights, and the "
