@@ -5,6 +5,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tests.attacks.curves import (
+    GRID,
+    Shells,
+    counted,
+    independently_broken,
+    robust,
+    seeded,
+    standard,
+)
 from tests.nets import Linear, images, small_net
 from torch import nn
 
@@ -13,60 +22,12 @@ from diascope.attacks import (
     FGSM,
     MIFGSM,
     PGD,
-    Threat,
     at_eps,
     independent_accuracy,
     robustness_curve,
 )
 from diascope.attacks.base import NotFiniteWarning, verdict
 from diascope.randomness import Noise
-
-GRID = [0.02, 0.04, 0.06, 0.08, 0.1, 0.12]  # breaks most of both nets
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def standard():
-    return small_net(seed=5).double()
-
-
-def robust():
-    """A net that sees the image blurred: small changes reach it weakened."""
-    return nn.Sequential(nn.AvgPool2d(4, stride=1), small_net(seed=5)).double()
-
-
-def counted(model):
-    """Return a list to which every forward of the model, or of a copy of it, adds its images."""
-    seen = []
-    model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    return seen
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pushing:
-    """Adds a size to every pixel: of `sizes`, the last whose epsilon is not above its own."""
-
-    norm: str = "linf"
-    eps: float | torch.Tensor = 0.1
-    sizes: tuple[tuple[float, float], ...] = ()
-
-    def __call__(self, model, x, y, *, generator=None, ids=None):
-        eps = torch.as_tensor(self.eps, dtype=x.dtype).expand(len(x))
-        size = torch.zeros_like(eps)
-        for least, value in self.sizes:
-            size = torch.where(eps >= least, value, size)
-        return x + size.view(-1, 1, 1, 1)
-
-
-def independently_broken(model, x, y, attack, epsilons, seed=0):
-    """Whether attacking all images at each epsilon alone breaks them, (N, E)."""
-    broken = []
-    for eps in epsilons:
-        x_adv = at_eps(attack, eps)(model, x, y, generator=seeded(seed), ids=torch.arange(len(x)))
-        broken.append(verdict(model, x_adv, y, targeted=attack.targeted))
-    return torch.stack(broken, 1)
 
 
 def test_minimal_epsilon_of_a_linear_model_is_its_margin_over_the_dual_norm():
@@ -258,61 +219,6 @@ def test_a_start_is_asked_only_of_attacks_that_take_one():
     assert curve.accuracy == (small_net()(x).argmax(1) == y).double().mean()
 
 
-def test_refining_comes_nearer_to_the_margin_and_leaves_the_grid():
-    weight = torch.randn(2, 3, 4, 4, generator=seeded()).double() / 8
-    model, x = Linear(weight), images(30, side=4).double() * 0.2 + 0.4
-    y = model(x).argmax(1)
-    exact = (model(x)[:, 0] - model(x)[:, 1]).abs() / (weight[1] - weight[0]).abs().sum()
-    attack, grid = PGD(norm="linf", steps=4, random_start=False), [0.0, 0.05, 0.1, 0.2]
-    coarse, fine = (
-        robustness_curve(
-            model, x, y, attack=attack, epsilons=grid, refine=n, keep_x_adv=True, chunk=7
-        )
-        for n in (0, 9)
-    )
-    broken = coarse.minimal_epsilon.isfinite()
-    assert broken.sum() > 10
-    assert torch.equal(fine.accuracy, coarse.accuracy)
-    assert torch.equal(fine.correct, coarse.correct)
-    assert torch.equal(fine.minimal_epsilon.isfinite(), broken)
-    assert (fine.minimal_epsilon[broken] >= exact[broken] - 1e-9).all()
-    assert (fine.minimal_epsilon[broken] <= exact[broken] + 0.1 / 2**9 + 1e-9).all()
-    size = Threat("linf", 0.0).size(fine.x_adv - x)
-    assert (size[broken] <= fine.minimal_epsilon[broken] + 1e-12).all()
-    assert (model(fine.x_adv).argmax(1) != y)[broken].all()
-    assert torch.equal(fine.x_adv[~broken], x[~broken])
-    assert coarse.minimal_epsilon.unique().numel() < 5 < fine.minimal_epsilon.unique().numel()
-
-
-class Shells(nn.Module):
-    """Wrong where the farthest pixel is 0.05 to 0.15 from 0.5, and from 0.25 on."""
-
-    def forward(self, x):
-        far = (x - 0.5).abs().flatten(1).amax(1, keepdim=True)
-        inside = (far - 0.05) * (far - 0.15) * (0.25 - far)
-        return torch.cat([inside, -inside], 1)
-
-
-def test_refining_stays_above_what_an_image_withstood():
-    x, y = torch.full((2, 1, 2, 2), 0.5).double(), torch.zeros(2).long()
-    curve = robustness_curve(
-        Shells(), x + 1e-6, y, attack=FGSM(norm="linf"), epsilons=[0.2, 0.3], refine=12
-    )
-    assert curve.accuracy.tolist() == [1, 0]
-    torch.testing.assert_close(curve.minimal_epsilon, x.new_full((2,), 0.25), atol=1e-4, rtol=0)
-
-
-def test_refining_a_small_point_that_was_found_late_leaves_the_grid():
-    attack = Pushing(sizes=((0.0, 0.0), (0.15, 0.1)))  # at 0.2 it finds what it missed at 0.1
-    x, y = torch.full((2, 1, 2, 2), 0.5).double(), torch.zeros(2).long()
-    curve = robustness_curve(
-        Shells(), x, y, attack=attack, epsilons=[0.12, 0.2], refine=5, keep_x_adv=True
-    )
-    assert curve.accuracy.tolist() == [1, 0]
-    assert (curve.minimal_epsilon > 0.12).all()
-    assert (curve.minimal_epsilon < 0.13).all()
-
-
 def test_every_call_has_the_noise_that_the_attack_alone_would_have():
     @dataclass(frozen=True, kw_only=True)
     class Recording:
@@ -343,36 +249,6 @@ def test_every_call_has_the_noise_that_the_attack_alone_would_have():
     assert int(torch.randint(2**62, (1,))) != alone  # the caller's generator went on
 
 
-@pytest.mark.parametrize("refine", [0, 3])
-def test_chunks_change_nothing(refine):
-    model, x = standard(), images(20).double()
-    y = model(x).argmax(1)
-    curves = [
-        robustness_curve(
-            model,
-            x,
-            y,
-            attack=PGD(norm="linf", steps=3),
-            epsilons=GRID,
-            refine=refine,
-            keep_x_adv=True,
-            batch_size=batch,
-            chunk=chunk,
-            generator=seeded(),
-        )
-        for batch, chunk in ((20, 20), (3, 20), (4, 7), (20, 1))
-    ]
-    for other in curves[1:]:
-        torch.testing.assert_close(
-            other.minimal_epsilon, curves[0].minimal_epsilon, atol=1e-9, rtol=0
-        )
-        torch.testing.assert_close(other.x_adv, curves[0].x_adv, atol=1e-9, rtol=0)
-        assert torch.equal(other.attacked, curves[0].attacked)
-        assert torch.equal(other.carried, curves[0].carried)
-    with pytest.raises(ValueError, match="chunk=-1"):
-        robustness_curve(model, x, y, attack=FGSM(), epsilons=[0.1], chunk=-1)
-
-
 def test_no_images_make_an_empty_curve():
     curve = robustness_curve(
         small_net(), images(3)[:0], torch.zeros(0).long(), attack=FGSM(), epsilons=[0.1, 0.2]
@@ -396,83 +272,6 @@ def test_independent_accuracy_is_that_of_the_attack_alone():
     )
     alone = independently_broken(model, x, y, attack, GRID)
     torch.testing.assert_close(found, 1 - alone.double().mean(0))
-
-
-def test_targeted_attacks_count_what_they_want():
-    model, x = small_net(seed=2).double(), images(20).double()
-    target = 2 - model(x).argmax(1)
-    attack = PGD(norm="linf", steps=5, targeted=True)
-    curve = robustness_curve(
-        model, x, target, attack=attack, epsilons=[0.0, *GRID], generator=seeded(), keep_x_adv=True
-    )
-    assert curve.accuracy[0] == 1
-    assert curve.accuracy[-1] < 0.5
-    assert (~curve.correct[:, 1:] | ~independently_broken(model, x, target, attack, GRID)).all()
-    hit = curve.minimal_epsilon.isfinite()
-    assert torch.equal(model(curve.x_adv).argmax(1) == target, hit)
-
-
-def test_transfer_is_judged_by_the_other_model_alone():
-    source, target, x = robust(), standard(), images(24).double()
-    y, attack = target(x).argmax(1), PGD(norm="linf", steps=4, stop_early=True)
-    curve, white = (
-        robustness_curve(
-            model,
-            x,
-            y,
-            attack=attack,
-            epsilons=[0.0, *GRID],
-            transfer_to=other,
-            generator=seeded(),
-            keep_x_adv=True,
-        )
-        for model, other in ((source, target), (target, None))
-    )
-    assert curve.accuracy[0] == 1
-    assert white.accuracy.sum() < curve.accuracy.sum() < 1 + len(GRID)
-    hit = curve.minimal_epsilon.isfinite()
-    assert torch.equal(target(curve.x_adv).argmax(1) != y, hit)
-    full = PGD(norm="linf", steps=4)  # on the source's terms: to the end
-    for eps, stands in zip(GRID, curve.correct[:, 1:].T, strict=True):
-        x_adv = at_eps(full, eps)(source, x, y, generator=seeded(), ids=torch.arange(24))
-        assert (~stands | (target(x_adv).argmax(1) == y)).all()
-
-
-def test_rounding_counts_what_still_breaks_at_8_bits():
-    model, x = standard(), (images(24).double() * 255).round() / 255
-    y, attack = model(x).argmax(1), PGD(norm="linf", steps=4, stop_early=True)
-    grid = [0.9 / 255, 8.9 / 255, 12.9 / 255, 16.5 / 255]
-    plain, rounded = (
-        robustness_curve(
-            model,
-            x,
-            y,
-            attack=attack,
-            epsilons=grid,
-            rounding=on,
-            generator=seeded(),
-            keep_x_adv=True,
-            refine=2,
-        )
-        for on in (False, True)
-    )
-    assert rounded.accuracy[0] == 1  # less than a grey level does not exist
-    assert rounded.accuracy[-1] < 1
-    assert plain.accuracy.sum() < rounded.accuracy.sum()
-    hit = rounded.minimal_epsilon.isfinite()
-    grey = rounded.x_adv * 255
-    torch.testing.assert_close(grey, grey.round(), atol=1e-4, rtol=0)
-    assert torch.equal(model(rounded.x_adv).argmax(1) != y, hit)
-    size = Threat("linf", 0.0).size(rounded.x_adv - x)[hit]
-    assert (size <= rounded.minimal_epsilon[hit] + 1e-9).all()
-    for eps, stands in zip(grid, rounded.correct.T, strict=True):
-        x_adv = PGD(norm="linf", steps=4, eps=eps)(
-            model, x, y, generator=seeded(), ids=torch.arange(24)
-        )
-        after = model(Threat("linf", eps).round(x_adv, x)).argmax(1)
-        assert (~stands | (after == y)).all()
-    with pytest.raises(ValueError, match="not at 8 bits"):
-        robustness_curve(model, x + 0.001 * (x < 0.9), y, attack=attack, epsilons=grid, rounding=1)
 
 
 def test_logits_not_finite_are_told_once_and_attacked_no_more():
