@@ -29,6 +29,31 @@ def model(tmp_path_factory):
     return path
 
 
+LOSING = """
+import os, signal
+from pathlib import Path
+from torch import nn
+
+sent = []
+
+class Losing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 3))
+
+    def forward(self, x):
+        if not sent and list(Path("audit/stages").glob("*/predictions.json")):
+            sent.append(1)
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                for i in range(10**6):
+                    i += 1
+            except KeyboardInterrupt:  # dropped, as it is in a finaliser
+                pass
+        return self.net(x)
+"""
+
+
 def begin(model, out, **options):
     words = ["audit", model, "--data", DATA, "--out", out, "attack.steps=2000"]
     words += ["effort.attacks=[pgd]", "effort.explainers=[gradient]", "--cases", 0]
@@ -78,3 +103,16 @@ def test_being_terminated_is_an_interrupt(model, tmp_path, deaf):
     assert "Traceback" not in said
     assert json.loads((out / "results.json").read_text())["complete"] is False
     assert (out / "report.html").exists()
+
+
+def test_a_request_to_end_that_got_lost_is_heard_all_the_same(tmp_path):
+    (tmp_path / "losing.py").write_text(LOSING)
+    words = ["audit", "losing:Losing", "--data", DATA, "--classes", ",".join(CLASSES), "--size", 32]
+    words += ["--budget", "quick", "--cases", 0, "--out", "audit"]
+    process = Forked(*words, folder=tmp_path, DIASCOPE_CACHE=tmp_path / "cache")
+    code, said = process.end(), process.said()
+    assert code == 143, said
+    assert "the same command goes on from there" in said
+    results = json.loads((tmp_path / "audit" / "results.json").read_text())
+    assert results["complete"] is False
+    assert (tmp_path / "audit" / "report.html").exists()

@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from diascope.audit.images import Test
     from diascope.audit.subject import Subject
     from diascope.data import Dataset
+
+Update = Callable[[str, int, int], None]  # of a task: how much is done, of how much
 
 SEVERITIES = ("info", "low", "medium", "high")
 
@@ -169,7 +171,8 @@ def run(
     others = [open_data(other) for other in elsewhere]
     files = {kind: file for kind, file in (exports or {}).items() if file is not None}
     _make(out, files)
-    with _kept(out), progress() as update:
+    with _kept(out), progress() as show:
+        update = _until_ended(show)
         options = {"skip_unreadable": skip_unreadable, "spare": out / "pixels"}
         test = _images(dataset, others, subjects, settings, options, update)
         results = run_audit(
@@ -195,13 +198,24 @@ def run(
     return results
 
 
+def _until_ended(show: Update) -> Update:
+    """Return `show` as what ends the work where an end was requested and work went on."""
+    from diascope.cli.stopping import insist
+
+    def update(what: str, made: int, all_: int) -> None:
+        insist()
+        show(what, made, all_)
+
+    return update
+
+
 def _images(
     dataset: Dataset,
     others: Sequence[Dataset],
     subjects: Sequence[Subject],
     settings: AuditSettings,
     options: dict[str, Any],
-    update: Any,
+    update: Update,
 ) -> Test:
     """Return the images to audit, those to choose thresholds on, and those of elsewhere."""
     from diascope.audit import unseen_pixels

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import ClassVar
 
 
 class Termination:
@@ -15,16 +16,20 @@ class Termination:
     first. Outside the main thread, where signals cannot be caught, it changes nothing.
     """
 
+    entered: ClassVar[list[Termination]] = []
+
     def __init__(self) -> None:
         self.requested = False
         self._process = os.getpid()
 
     def __enter__(self) -> Termination:
+        self.entered.append(self)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.entered.remove(self)
         if signal.getsignal(signal.SIGTERM) == self._handle:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -38,3 +43,13 @@ class Termination:
         if not callable(interrupt):  # a shell has what it starts with & ignore Ctrl-C
             raise KeyboardInterrupt
         interrupt(signal.SIGINT, frame)
+
+
+def insist() -> None:
+    """Raise `KeyboardInterrupt` where an end was requested and its interrupt came to nothing.
+
+    Python drops what is raised in a finaliser or in a callback of C code. To be called by work
+    that an interrupt would have ended.
+    """
+    if any(each.requested for each in Termination.entered):
+        raise KeyboardInterrupt
