@@ -6,16 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from tests.audit.squares import Eyes, squares
 
 from diascope.audit import AuditSettings, Subject
 from diascope.audit.bench import Bench
 from diascope.audit.parts import CorruptionScore
 from diascope.audit.plan import Plan, Step
 from diascope.audit.stages import Measured, Stage
+from diascope.data import load_pixels
+from diascope.data.preprocess import Preprocess
 
 NAN = float("nan")
-
-
 SCORE = CorruptionScore("blur", 3, 60, (0.5, 0.25, float("inf")), (NAN, NAN, NAN))
 
 
@@ -23,6 +24,18 @@ def make(pixels, model, name="eyes", **settings):
     chosen = AuditSettings(replicates=200, **settings)
     subject = Subject(name, model, None, model.card)
     return Bench(subject, model, pixels, chosen, chosen.build_effort(), torch.device("cpu"))
+
+
+def cached(folder):
+    """Return the pixels of the squares, cached in a folder."""
+    return load_pixels(squares(), 16, Preprocess(crop="none", channels=3), cache=folder / "cache")
+
+
+def with_scratch(pixels, folder):
+    """Return a bench of these pixels that keeps its checkpoints in a folder."""
+    made = make(pixels, Eyes(1.0))
+    made.scratch = folder / "scratch"
+    return made
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.audit.benches import pixels_of
-from tests.audit.counted import SCORE, Counted, make, steps
+from tests.audit.counted import SCORE, Counted, cached, make, steps, with_scratch
 from tests.audit.squares import Eyes, squares
 
 from diascope.audit.bench import drawn
@@ -22,14 +22,12 @@ from diascope.data.preprocess import Preprocess
 
 @pytest.fixture
 def pixels(tmp_path):
-    return load_pixels(squares(), 16, Preprocess(crop="none", channels=3), cache=tmp_path / "cache")
+    return cached(tmp_path)
 
 
 @pytest.fixture
 def bench(pixels, tmp_path):
-    made = make(pixels, Eyes(1.0))
-    made.scratch = tmp_path / "scratch"
-    return made
+    return with_scratch(pixels, tmp_path)
 
 
 def test_progress_is_told_in_passes_and_never_exceeds_the_plan(bench, tmp_path):

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.audit.counted import Counted, make, raising, steps
-from tests.audit.squares import Eyes, squares
+from tests.audit.counted import Counted, cached, make, raising, steps, with_scratch
+from tests.audit.squares import Eyes
 
 from diascope.audit import AuditSettings, Subject
 from diascope.audit.mapmethods import misfit
@@ -17,22 +17,18 @@ from diascope.audit.parts import Interface
 from diascope.audit.perform import out_of_memory, perform
 from diascope.audit.plan import Step, seconds_a_pass
 from diascope.audit.stored import Shelf, identity, key_of
-from diascope.data import load_pixels
-from diascope.data.preprocess import Preprocess
 from diascope.errors import UserError
 from diascope.evaluation import predict
 
 
 @pytest.fixture
 def pixels(tmp_path):
-    return load_pixels(squares(), 16, Preprocess(crop="none", channels=3), cache=tmp_path / "cache")
+    return cached(tmp_path)
 
 
 @pytest.fixture
 def bench(pixels, tmp_path):
-    made = make(pixels, Eyes(1.0))
-    made.scratch = tmp_path / "scratch"
-    return made
+    return with_scratch(pixels, tmp_path)
 
 
 def test_a_stage_is_done_once_and_read_back_as_it_was(bench, tmp_path):
