@@ -71,3 +71,23 @@ class Chromium:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         return webdriver.Chrome(options=options, service=Service(found[1]))
+
+
+def visit(driver: Any, url: str, selector: str) -> None:
+    """Go to a page from an empty one and wait until an element that it must show is shown.
+
+    On a loaded machine ``get`` may return while the empty page still stands.
+    """
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    driver.get("about:blank")
+    driver.get(url)
+    WebDriverWait(driver, 60).until(lambda driver: shown(driver, selector))
+
+
+def shown(driver: Any, selector: str) -> list[Any]:
+    """Return the elements of a page that fit ``selector`` and are not hidden."""
+    return driver.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility())",
+        selector,
+    )

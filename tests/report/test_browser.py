@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import shown, visit
 from tests.report.factory import make_results
 
 from diascope.report import write_report
@@ -29,16 +30,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(clean: Driver, report: Path) -> Driver:
-    clean.get(report.as_uri())
-    WebDriverWait(clean, 30).until(lambda driver: shown(driver, ".current [data-at] figcaption"))
+    visit(clean, report.as_uri(), ".current [data-at] figcaption")
     return clean
-
-
-def shown(driver: Driver, selector: str) -> list[Any]:
-    return driver.execute_script(
-        "return [...document.querySelectorAll(arguments[0])].filter((e) => e.checkVisibility())",
-        selector,
-    )
 
 
 def current(driver: Driver) -> str:
@@ -158,9 +151,8 @@ def test_the_method_of_the_map_is_chosen_by_menu_and_by_key(page):
 
 def test_a_link_opens_its_case_its_epsilon_and_its_method_and_follows_the_reader(page, report):
     page.get(f"{report.as_uri()}#case-4")
-    assert current(page) == "case-4"
-    page.get("about:blank")
-    page.get(f"{report.as_uri()}#case-5&eps=0.25&map=gradcam")
+    WebDriverWait(page, 30).until(lambda driver: current(driver) == "case-4")
+    visit(page, f"{report.as_uri()}#case-5&eps=0.25&map=gradcam", "article.current")
     assert current(page) == "case-5"
     assert page.find_element(By.ID, "eps-now").text == "0.25"
     assert shown(page, ".current figcaption")[1].text.startswith("Map, no attack, gradcam")
@@ -221,7 +213,8 @@ def test_light_and_dark_follow_the_system_and_the_button(page, report):
     ids=["usual", "long names", "six models"],
 )
 def test_no_width_makes_the_page_scroll_sideways(page, tmp_path, changes):
-    page.get(write_report(make_results(cases=1, **changes), tmp_path / "r.html").as_uri())
+    path = write_report(make_results(cases=1, **changes), tmp_path / "r.html")
+    visit(page, path.as_uri(), "article.current")
     found = {}
     for width in (360, 800, 1280):
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -232,7 +225,8 @@ def test_no_width_makes_the_page_scroll_sideways(page, tmp_path, changes):
 
 @pytest.mark.parametrize("models", [("standard", "pgd-l2"), ("M" * 40, "W" * 40, "c")])
 def test_no_words_of_the_figures_are_cut_off(page, tmp_path, models):
-    page.get(write_report(make_results(models, cases=1), tmp_path / "r.html").as_uri())
+    path = write_report(make_results(models, cases=1), tmp_path / "r.html")
+    visit(page, path.as_uri(), "article.current")
     for width in (390, 1280):
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -267,7 +261,7 @@ def test_in_print_every_case_that_fits_is_shown_on_white(page):
 
 def test_without_scripts_every_case_stands_on_the_page(page, report):
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    page.get(report.as_uri())
+    visit(page, report.as_uri(), "article.case")
     assert len(shown(page, "article.case")) == 6
     assert len(shown(page, "article.case figure")) == 6 * 9
     assert not shown(page, ".controls")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import visit
 from tests.report.factory import make_results
 
 from diascope.report import write_report
@@ -25,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(clean: Driver, report: Path) -> Driver:
-    clean.get(report.as_uri())
+    visit(clean, report.as_uri(), "#rows tbody tr")
     return clean
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.browser import visit
 from tests.report.studyfactory import FIGURES, make_study
 
 from diascope.report.study import write_study_report
@@ -24,7 +25,7 @@ def test_it_fits_the_screen_and_says_nothing_amiss(clean, page, width, dark):
     clean.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     clean.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    clean.get(page.as_uri())
+    visit(clean, page.as_uri(), "h1")
     assert clean.get_log("browser") == []
     assert clean.execute_script("return document.documentElement.scrollWidth") <= width
     ground = clean.execute_script("return getComputedStyle(document.body).backgroundColor")
@@ -40,7 +41,7 @@ def test_it_fits_the_screen_and_says_nothing_amiss(clean, page, width, dark):
 
 
 def test_the_verdicts_are_explained_on_demand(clean, page):
-    clean.get(page.as_uri())
+    visit(clean, page.as_uri(), "h1")
     clean.find_element("id", "ask").click()
     told = clean.find_element("id", "help").text
     assert "under a masked gradient" in told
