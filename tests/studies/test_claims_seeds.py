@@ -192,13 +192,15 @@ def test_five_seeds_that_agree_exactly_tell_nothing_of_new_ones():
     assert (constant.verdict, constant.these_seeds) == ("supported", None)
 
 
-def agreements(count, studies=120, n=30):
-    """How much each seed agrees with the others, some more with all of them; 0.5 on average."""
+def agreements(count, of="pairs", studies=400, n=30):
+    """How much each seed agrees with the others, or the next; 0.5 on average."""
     rng = np.random.default_rng(count)
     typical = rng.normal(0, 0.05, (studies, count))
     pair = 0.5 + typical[:, :, None] + typical[:, None]
     pair[:, range(count), range(count)] = np.nan
     own = np.nanmean(pair, 2)  # (studies, seeds)
+    if of == "rings":
+        own = 0.5 + typical + np.roll(typical, -1, 1)
     noise = rng.normal(0, 0.01, (studies, n))
     names = [f"g.spearman{k}" for k in range(studies)]
     given = {"id": range(n), "group": range(n)}
@@ -210,16 +212,17 @@ def agreements(count, studies=120, n=30):
 
 
 @pytest.mark.parametrize("count", [5, 10])
-def test_agreement_in_pairs_is_no_surer_than_its_seeds(count):
-    atoms, tables = agreements(count)
+@pytest.mark.parametrize(("of", "unaware"), [("pairs", 0.8), ("rings", 0.9)])
+def test_what_speaks_of_other_seeds_too_is_no_surer_than_they_are(of, unaware, count):
+    atoms, tables = agreements(count, of)
     cover = {}
-    for pairs in ((), ("e",)):
-        found = sample(atoms, tables, {"e": "t"}, pairs=pairs, replicates=100)
+    for names in ((), ("e",)):
+        found = sample(atoms, tables, {"e": "t"}, **{of: names}, replicates=100)
         low, high = Spread.of(Affine(np.eye(len(atoms)), np.zeros(len(atoms))), found).limits(
             0.025, 0.025
         )
-        cover[pairs] = ((low <= 0.5) & (high >= 0.5)).mean()
-    assert cover[()] < 0.8
+        cover[names] = ((low <= 0.5) & (high >= 0.5)).mean()
+    assert cover[()] < unaware
     assert cover["e",] >= 0.9
 
 
@@ -240,6 +243,20 @@ def test_only_what_is_an_average_over_pairs_is_widened():
     of_seeds = student.ppf(0.975, 4) * np.std(np.arange(5) / 50, ddof=1) / 5**0.5
     assert narrow.high - narrow.value == pytest.approx(of_seeds, rel=0.05)
     assert wide.high - wide.value == pytest.approx(of_seeds * 8 / 3, rel=0.05)
+
+
+def test_a_value_of_this_seed_and_the_next_is_widened_in_a_study_too():
+    tables = {"e": {"a": {s: table(LONE, per_image=0.5 + NOISE + s / 50) for s in range(5)}}}
+    made = study({"c": {"name": "greater", "a": "a/e.per_image", "b": 0.5}}, "a", 5)
+    spec = made.evaluations["e"]
+    effects = [
+        decide_study(
+            made.model_copy(update={"evaluations": {"e": spec.model_copy(update=change)}}), tables
+        )[0].decision.effect
+        for change in ({}, {"beside": ["a@next"]})
+    ]
+    narrow, wide = (effect.high - effect.value for effect in effects)
+    assert wide / narrow == pytest.approx((8 / 3) ** 0.5, rel=0.05)
 
 
 def test_one_seed_differs_from_nothing():

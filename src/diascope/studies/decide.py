@@ -36,7 +36,7 @@ from diascope.studies.quantities import ATTACKED, Atom
 from diascope.studies.results import ClaimResult, FailedCheck, Verdict, told
 from diascope.studies.samples import Sample, sample
 from diascope.studies.stated import Stated, read_claims
-from diascope.studies.study import ClaimSpec, Study
+from diascope.studies.study import NEXT, ClaimSpec, Study
 
 __all__ = ["decide_study", "read_claims"]
 
@@ -108,10 +108,13 @@ class _Trial:
         seed: int,
     ) -> _Trial:
         tests = {name: spec.on for name, spec in study.evaluations.items()}
-        pairs = [name for name, spec in study.evaluations.items() if spec.beside == "seeds"]
+        options: dict[str, Any] = {"replicates": replicates, "seed": seed}
+        options["pairs"] = [n for n, each in study.evaluations.items() if each.beside == "seeds"]
+        options["rings"] = [
+            n for n, each in study.evaluations.items() if any(b.endswith(NEXT) for b in each.beside)
+        ]
 
         def measured(own: list[Atom]) -> Sample:
-            options: dict[str, Any] = {"replicates": replicates, "seed": seed, "pairs": pairs}
             return sample(own, tables, tests, wanted=study.seeds, **options)
 
         trial = cls(stated, available=_available(stated.atoms, study, tables))

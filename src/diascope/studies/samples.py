@@ -22,8 +22,8 @@ class Sample:
 
     by_seed (A, S). drawn (A, R, S): whole groups are drawn, the same for all atoms on a test, each
     test by itself. seeds_drawn: whether the seeds count as drawn from all that there might be.
-    stretch (A,): how many times further apart seeds are than their values tell; above 1 where each
-    value is an average over pairs with the other seeds. images, groups (A,): on which an atom is
+    stretch (A,): how many times further apart seeds are than their values tell; above 1 where a
+    value speaks of other seeds as well. images, groups (A,): on which an atom is
     defined in any seed; images_by_seed (A, S): in each. proportion (A,): whether it lies in [0, 1]
     by its nature. fewest: the groups of the atom that has the fewest, of a statistic over classes
     those of the class that has; alike: as many as count where all are alike, see `Panel.counts`;
@@ -58,13 +58,15 @@ def sample(
     *,
     wanted: Sequence[int] = (),
     pairs: Collection[str] = (),
+    rings: Collection[str] = (),
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Sample:
     """Return the atoms' values and their replicates.
 
     tests: the test of each evaluation. wanted: the seeds that the study has. pairs: the evaluations
-    that look at a model beside the other seeds of its run. Raises `Missing`.
+    that look at a model beside the other seeds of its run; rings: those that look at one beside
+    models of the next seed. Raises `Missing`.
     """
     seeds, notes = _common_seeds(atoms, tables, wanted)
     by_seed = np.empty((len(atoms), len(seeds)))
@@ -96,7 +98,7 @@ def sample(
         seeds=tuple(seeds),
         by_seed=by_seed,
         drawn=drawn,
-        stretch=np.array([_stretch(together) if of_pairs(a, pairs) else 1.0 for a in atoms]),
+        stretch=np.array([_stretch(atom, pairs, rings, together) for atom in atoms]),
         images=images,
         groups=groups,
         images_by_seed=images_by_seed,
@@ -112,22 +114,21 @@ def sample(
     )
 
 
-def of_pairs(atom: Atom, pairs: Collection[str]) -> bool:
-    """Tell whether each seed's value of an atom is an average over its pairs with other seeds."""
-    if atom.evaluation not in pairs:
-        return False
-    own = any(fnmatchcase(atom.column, pattern) for pattern in GIVEN)
-    return not own and not atom.column.endswith(OF_ONE)
+def _stretch(atom: Atom, pairs: Collection[str], rings: Collection[str], seeds: int) -> float:
+    """Return how many times further apart than their values seeds are that stand in several.
 
-
-def _stretch(seeds: int) -> float:
-    """Return how many times further apart than their values seeds are that were averaged in pairs.
-
-    Every pair stands in the values of two seeds, so that these are too alike. The mean of the
-    jackknife's pseudo-values is the same, and their spread that of a mean over pairs (Arvesen
-    1969).
+    In an average over pairs with the other seeds every pair stands in the values of two, so that
+    these are too alike. The mean of the jackknife's pseudo-values is the same, and their spread
+    that of a mean over pairs (Arvesen 1969). Where a value is of a seed and of the next one, the
+    last one's of the first, each seed stands in two values; the variance of their mean is at most
+    2 (S - 1) / (S - 2) times what their spread tells, where both seeds weigh the same in them.
     """
-    return 2 * (seeds - 1) / (seeds - 2) if seeds > 2 else 1.0
+    own = any(fnmatchcase(atom.column, pattern) for pattern in GIVEN)
+    if seeds < 3 or own or atom.column.endswith(OF_ONE):
+        return 1.0
+    if atom.evaluation in pairs:
+        return 2 * (seeds - 1) / (seeds - 2)
+    return float(np.sqrt(2 * (seeds - 1) / (seeds - 2))) if atom.evaluation in rings else 1.0
 
 
 def _common_seeds(
