@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -26,7 +27,11 @@ def test_run_then_status_then_report(tmp_path, diascope):
 
     done = diascope("study", "run", *words, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "toy: c: supported" in done.stderr
+    told = re.search(r"toy: c: supported, of this one model of each run: effect (.*)", done.stderr)
+    assert told
+    assert re.fullmatch(
+        r"-?\d\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\], p (< 0\.001|= 0\.\d{3})", told[1]
+    )
     assert (tmp_path / "out" / "report.html").exists()
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     figure = diascope("study", "report", *words, "--figure", "f")

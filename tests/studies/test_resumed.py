@@ -17,6 +17,9 @@ from tests.studies.test_running import forked, planned
 from tests.training.victim import await_changes
 
 from diascope.errors import Doubt, gathered
+from diascope.studies.evaluations.agreement import Agreement
+from diascope.studies.evaluations.attention_shift import AttentionShift
+from diascope.studies.evaluations.choice import Choice
 from diascope.studies.evaluations.maps import Maps
 from diascope.studies.evaluations.robust import Robust
 from diascope.studies.exam import Exam
@@ -39,11 +42,21 @@ EVALUATIONS = {
         faithfulness=("deletion",),
         faithfulness_images=5,
     ),
+    "attention_shift": AttentionShift(
+        explainers={"gradient": "gradient"},
+        epsilons=(0.01, 0.05),
+        attack={"name": "pgd", "steps": 3, "random_start": True},
+    ),
+    "agreement": Agreement(
+        explainers={"gradient": "gradient", "smoothgrad": {"name": "smoothgrad", "samples": 2}}
+    ),
+    "choice": Choice(by="gini", of="prediction"),
 }
 
 
 def exam(scratch: Path, **options: Any) -> Exam:
-    made = exam_of(line(), pixels_of(24), batch_size=4, **options)
+    beside = {f"seed {seed}": line(seed=seed) for seed in (1, 2)}
+    made = exam_of(line(), pixels_of(24), batch_size=4, beside=beside, **options)
     made.scratch = scratch
     return made
 

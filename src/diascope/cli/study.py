@@ -268,6 +268,7 @@ class _Asked:
         from diascope.cli.console import say
         from diascope.files import write_text
         from diascope.report.study import write_study_figure, write_study_report, write_summary
+        from diascope.studies.results import claim_line
         from diascope.studies.run import collect
         from diascope.studies.store import Store
 
@@ -284,7 +285,7 @@ class _Asked:
                 continue
             found.append(results)
             for claim in results.claims:
-                say(f"{plan.study.name}: {claim.name}: {claim.verdict}")
+                say(f"{plan.study.name}: {claim_line(claim)}")
             say(f"{write_study_report(results, self.store, folder)}: written")
         if len(found) > 1:
             summary = (out or self.store / "reports") / "summary.md"

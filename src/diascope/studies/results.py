@@ -312,6 +312,15 @@ def verdict_text(claim: ClaimResult) -> str:
     return f"{claim.verdict}, of {models} of each run"
 
 
+def claim_line(claim: ClaimResult) -> str:
+    """Return a claim in a line: the verdict, and the effect with its interval and p."""
+    if claim.decision is None:
+        return f"{claim.name}: {verdict_text(claim)}"
+    p = _p(claim.decision.p_corrected)
+    found = f"effect {told(claim.decision.effect)}, p {p if p.startswith('<') else f'= {p}'}"
+    return f"{claim.name}: {verdict_text(claim)}: {found}"
+
+
 def would_decide(claim: ClaimResult) -> str:
     """Return what would decide an undecided claim, one clause; empty for any other.
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from diascope.errors import UserError, gathered
 from diascope.evaluation import agreement_table, noise_stability
 from diascope.evaluation.measures import members
-from diascope.explain import Explainer
 from diascope.registry import to_settings
 from diascope.studies.evaluations import EVALUATIONS
 from diascope.studies.evaluations.explaining import (
+    Explaining,
     Maps,
     Of,
     Several,
-    built,
     explained,
     heats,
     one,
@@ -29,13 +29,14 @@ from diascope.studies.evaluations.explaining import (
 )
 from diascope.studies.exam import Column, Exam, Measured, Sample
 
+LAST = "last map of "
 YARDSTICKS = ("redrawn", "noised", "elsewhere")
 Table = Mapping[str, NDArray[Any]]
 
 
 @EVALUATIONS.register("agreement")
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
+class Agreement(Explaining):
     """How alike the maps of a model and of those beside it are, such as other seeds (P1.e).
 
     explainers: by the name that their columns begin with. of: the class that is explained, the
@@ -63,11 +64,6 @@ class Agreement:
             raise ValueError(f"noise={self.noise}, draws={self.draws}: above 0, and at least 1")
         _ = self.methods  # raises UserError for mistakes in them
 
-    @cached_property
-    def methods(self) -> dict[str, Explainer]:
-        """The explainers by name."""
-        return built(self.explainers)
-
     def __call__(self, exam: Exam) -> Measured:
         """Measure; see `Evaluation`."""
         if not exam.beside:
@@ -82,15 +78,14 @@ class Agreement:
         previous = heats(exam, self.methods, last, explained(exam, last, self.of))
         with gathered() as doubts:
             for some in exam.batches(rows):
-                target = explained(exam, some, self.of)
-                own = heats(exam, self.methods, some, target)
-                tables = self._beside(exam, some, target, own)
-                tables |= self._yardsticks(exam, some, target, own, previous)
-                previous = {name: heat[-1:] for name, heat in own.items()}
-                for (name, ending), table in tables.items():
-                    for measure, values in table.items():
-                        column = columns.setdefault(f"{name}.{measure}{ending}", exam.blank())
-                        column[some.rows] = values
+                piece = partial(self._piece, exam, some, previous)
+                found = exam.kept(["agreement", some.rows], piece)
+                previous = {
+                    name: torch.from_numpy(found.pop(f"{LAST}{name}")).to(exam.device)
+                    for name in self.methods
+                }
+                for name, values in found.items():
+                    columns.setdefault(name, exam.blank())[some.rows] = values
         about = {
             "explainers": {name: to_settings(method) for name, method in self.methods.items()},
             "of": self.of,
@@ -99,6 +94,19 @@ class Agreement:
             "doubts": doubts,
         }
         return Measured(columns, about)
+
+    def _piece(self, exam: Exam, some: Sample, previous: Maps) -> dict[str, NDArray[Any]]:
+        """Return the columns of some images, (n,) each, and the map of the last, (1, H, W)."""
+        target = explained(exam, some, self.of)
+        own = heats(exam, self.methods, some, target)
+        tables = self._beside(exam, some, target, own)
+        tables |= self._yardsticks(exam, some, target, own, previous)
+        found: dict[str, NDArray[Any]] = {
+            f"{name}.{measure}{ending}": values
+            for (name, ending), table in tables.items()
+            for measure, values in table.items()
+        }
+        return found | {f"{LAST}{name}": heat[-1:].cpu().numpy() for name, heat in own.items()}
 
     def _beside(
         self, exam: Exam, some: Sample, target: Tensor, own: Maps

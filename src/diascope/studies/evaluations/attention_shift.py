@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
-from torch import Tensor
 
-from diascope.attacks import Attack, at_eps
 from diascope.attacks.base import verdict
 from diascope.attacks.threat import NORMS, Norm
 from diascope.audit.attackers import passes_of
@@ -18,14 +15,13 @@ from diascope.audit.masking.meter import Meter, Metered
 from diascope.errors import gathered
 from diascope.evaluation import agreement_table, perturbation_table
 from diascope.evaluation.measures import members
-from diascope.explain import Explainer
 from diascope.registry import to_settings
 from diascope.studies.evaluations import EVALUATIONS
-from diascope.studies.evaluations.besieging import build_attack, check_grid, pgd_40
+from diascope.studies.evaluations.besieging import Attacking, check_grid, pgd_40
 from diascope.studies.evaluations.explaining import (
+    Explaining,
     Of,
     Several,
-    built,
     explained,
     heats,
     one,
@@ -38,7 +34,7 @@ PERTURBATION = "perturbation"
 
 @EVALUATIONS.register("attention_shift")
 @dataclass(frozen=True, kw_only=True)
-class AttentionShift:
+class AttentionShift(Explaining, Attacking):
     """How alike the maps of images and of their attacked selves are, of the same class (P2.e).
 
     epsilons: in pixel units, above 0. attack: its settings, by default P2's; every image is climbed
@@ -68,39 +64,15 @@ class AttentionShift:
                 raise ValueError(f"explainers: '{key}' is the name of other columns")
         _ = self.methods, self.built  # raise UserError for mistakes in them
 
-    @cached_property
-    def methods(self) -> dict[str, Explainer]:
-        """The explainers by name."""
-        return built(self.explainers)
-
-    @cached_property
-    def built(self) -> Attack:
-        """The attack."""
-        return build_attack(self.attack, self.norm, "attack")
-
     def __call__(self, exam: Exam) -> Measured:
         """Measure; see `Evaluation`."""
         columns: dict[str, Column] = {}
-
-        def enter(name: str, some: Sample, values: NDArray[Any]) -> None:
-            columns.setdefault(name, exam.blank())[some.rows] = values
-
         rows = exam.drawn(self.images)
         with gathered() as doubts:
             for some in exam.batches(rows):
-                target = explained(exam, some, self.of)
-                before = heats(exam, self.methods, some, target)
-                for eps in sorted(self.epsilons):
-                    x_adv, broken = self._attacked(exam, some, eps)
-                    enter(at("withstood", eps), some, (~broken).double().cpu().numpy())
-                    for name, values in perturbation_table(x_adv - some.x, some.masks).items():
-                        enter(at(f"{PERTURBATION}.{name}", eps), some, values)
-                    after = heats(exam, self.methods, some, target, x=x_adv)
-                    for name in self.methods:
-                        found: Mapping[str, NDArray[Any]]
-                        found = agreement_table(before[name], after[name])
-                        for measure, values in found.items():
-                            enter(at(f"{name}.{measure}", eps), some, values)
+                piece = partial(self._piece, exam, some)
+                for name, values in exam.kept(["shift", some.rows], piece).items():
+                    columns.setdefault(name, exam.blank())[some.rows] = values
         about = {
             "explainers": {name: to_settings(method) for name, method in self.methods.items()},
             "attack": {k: v for k, v in to_settings(self.built).items() if k != "eps"},
@@ -110,12 +82,24 @@ class AttentionShift:
         }
         return Measured(columns, about)
 
-    def _attacked(self, exam: Exam, some: Sample, eps: float) -> tuple[Tensor, Tensor]:
-        """Return attacked images (n, C, H, W), and which are misclassified, (n,)."""
-        model = Metered(exam.model, Meter(exam.tell))
-        attack = at_eps(self.built, eps)
-        x_adv = attack(model, some.x, some.y, generator=exam.seeded("attack"), ids=some.ids)
-        return x_adv, verdict(model, x_adv, some.y, batch_size=exam.batch_size)
+    def _piece(self, exam: Exam, some: Sample) -> dict[str, NDArray[Any]]:
+        """Return the columns of some images, (n,) each."""
+        found: dict[str, NDArray[Any]] = {}
+        target = explained(exam, some, self.of)
+        before = heats(exam, self.methods, some, target)
+        for eps in sorted(self.epsilons):
+            x_adv = self.attacked(exam, some, eps)
+            broken = verdict(
+                Metered(exam.model, Meter(exam.tell)), x_adv, some.y, batch_size=exam.batch_size
+            )
+            found[at("withstood", eps)] = (~broken).double().cpu().numpy()
+            for name, values in perturbation_table(x_adv - some.x, some.masks).items():
+                found[at(f"{PERTURBATION}.{name}", eps)] = values
+            after = heats(exam, self.methods, some, target, x=x_adv)
+            for name in self.methods:
+                for measure, values in agreement_table(before[name], after[name]).items():
+                    found[at(f"{name}.{measure}", eps)] = values
+        return found
 
     def passes(self, images: int, classes: int, beside: int) -> float:
         """Return the passes; see `Evaluation`."""

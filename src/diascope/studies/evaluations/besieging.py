@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diascope.attacks import APGD, FAB, Attack, BoundaryAttack, Square
+from diascope.attacks import APGD, FAB, Attack, BoundaryAttack, Square, at_eps
 from diascope.attacks.base import attacks, verdict
 from diascope.attacks.threat import Norm, Threat
 from diascope.attacks.trial import Trial, trial
+from diascope.audit.masking.meter import Meter, Metered
 from diascope.errors import UserError
-from diascope.studies.exam import Sample
+from diascope.studies.exam import Exam, Sample
 
 ROUNDING = 1e-6  # relative: what float32 may add to the length of a perturbation
 
@@ -181,6 +183,24 @@ def build_attack(
     if attack.norm != norm:
         raise UserError(f"{where}: norm {attack.norm}, but the evaluation's is {norm}")
     return attack
+
+
+class Attacking:
+    """What looks at images under one attack."""
+
+    attack: Mapping[str, Any] | str
+    norm: Norm
+
+    @cached_property
+    def built(self) -> Attack:
+        """The attack; raises `UserError` for mistakes in it."""
+        return build_attack(self.attack, self.norm, "attack")
+
+    def attacked(self, exam: Exam, some: Sample, eps: float) -> Tensor:
+        """Return images attacked within eps, (n, C, H, W)."""
+        model = Metered(exam.model, Meter(exam.tell))
+        attack, noise = at_eps(self.built, eps), exam.seeded("attack")
+        return attack(model, some.x, some.y, generator=noise, ids=some.ids)
 
 
 def check_grid(epsilons: Sequence[float], *, above: float | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from diascope.studies.exam import Exam, Measured, Sample, known
 from diascope.studies.study import NEXT
 
 OWN = "this"
+CHOSEN_BY, WORTH = "chosen by: ", "worth: "  # of parts that are finished
 FAMILIES = ("sharpness", "faithfulness", "localisation")
 REPLICATES = 1000
 COLUMNS = ("per_image", "crossfitted", "best_single", "oracle", "own", "chosen", "best")
@@ -104,11 +105,10 @@ class Choice:
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in models}
         with gathered() as doubts:
             for some in exam.batches(rows):
-                target = explained(exam, some, self.of)
-                for name, pair in models.items():
-                    quality, judged = self._measured(exam, some, target, *pair)
-                    wanted[name].append(quality)
-                    found[name].append(judged)
+                values = exam.kept(["choice", some.rows], partial(self._piece, exam, some, models))
+                for name in models:
+                    wanted[name].append(values[f"{CHOSEN_BY}{name}"])
+                    found[name].append(values[f"{WORTH}{name}"])
         columns, about = self._compared(exam, rows, _whole(wanted), _whole(found))
         return Measured(columns, {**about, "doubts": doubts, "images": len(rows)})
 
@@ -121,6 +121,14 @@ class Choice:
                 f"choice: by='{self.by}' looks at the mask, of the same maps as are judged: name "
                 "another by_explainer, or models of the next seed beside"
             )
+
+    def _piece(self, exam: Exam, some: Sample, models: Pairs) -> dict[str, NDArray[np.float64]]:
+        """Return of each model by what is chosen, and what its maps are worth, (n,) each."""
+        target, values = explained(exam, some, self.of), dict[str, NDArray[np.float64]]()
+        for name, pair in models.items():
+            quality, judged = self._measured(exam, some, target, *pair)
+            values[f"{CHOSEN_BY}{name}"], values[f"{WORTH}{name}"] = quality, judged
+        return values
 
     def _measured(
         self, exam: Exam, some: Sample, target: Tensor, model: nn.Module, judge: nn.Module

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diascope.attacks import Attack, at_eps
 from diascope.attacks.threat import Norm
 from diascope.audit.attackers import passes_of
-from diascope.audit.masking.meter import Meter, Metered
 from diascope.errors import gathered
 from diascope.evaluation import perturbation_pictures
-from diascope.explain import Explainer, render
+from diascope.explain import render
 from diascope.models import heads
 from diascope.models.modes import exactly
 from diascope.registry import to_settings
 from diascope.studies.evaluations import EVALUATIONS
-from diascope.studies.evaluations.besieging import build_attack, pgd_40
+from diascope.studies.evaluations.besieging import Attacking, pgd_40
 from diascope.studies.evaluations.explaining import (
+    Explaining,
     Of,
     Several,
-    built,
     explained,
     heats,
     one,
@@ -42,7 +39,7 @@ MOST = 12
 
 @EVALUATIONS.register("examples")
 @dataclass(frozen=True, kw_only=True)
-class Examples:
+class Examples(Explaining, Attacking):
     """A few images, the same for every model, with their maps; no columns.
 
     explainers: by name. of: the class that is explained. images: how many, of those with a region
@@ -72,16 +69,6 @@ class Examples:
         if self.eps is not None and not self.eps > 0:
             raise ValueError(f"eps={self.eps}: above 0, or null")
         _ = self.methods, self.built  # raise UserError for mistakes in them
-
-    @cached_property
-    def methods(self) -> dict[str, Explainer]:
-        """The explainers by name."""
-        return built(self.explainers)
-
-    @cached_property
-    def built(self) -> Attack:
-        """The attack."""
-        return build_attack(self.attack, self.norm, "attack")
 
     def __call__(self, exam: Exam) -> Measured:
         """Measure; see `Evaluation`."""
@@ -148,9 +135,7 @@ class Examples:
     def _attacked(self, exam: Exam, some: Sample, target: Tensor) -> list[dict[str, Any]]:
         if self.eps is None:
             return []
-        model = Metered(exam.model, Meter(exam.tell))
-        attack = at_eps(self.built, self.eps)
-        x_adv = attack(model, some.x, some.y, generator=exam.seeded("attack"), ids=some.ids)
+        x_adv = self.attacked(exam, some, self.eps)
         changes = perturbation_pictures((x_adv - some.x).cpu())
         shown = self._shown(exam, some, x_adv, target)
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -39,6 +40,17 @@ def built(several: Several, where: str = "explainers") -> dict[str, Explainer]:
         content = {"name": settings} if isinstance(settings, str) else {"name": key, **settings}
         made[key] = explainers.build(content, f"{where}.{key}")
     return made
+
+
+class Explaining:
+    """What looks at the maps of several explainers."""
+
+    explainers: Several
+
+    @cached_property
+    def methods(self) -> dict[str, Explainer]:
+        """The explainers by name; raises `UserError` for mistakes in them."""
+        return built(self.explainers)
 
 
 def named(names: tuple[str, ...], family: str, where: str) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from diascope.models.attention import attention_of
 from diascope.registry import to_settings
 from diascope.studies.evaluations import EVALUATIONS
 from diascope.studies.evaluations.explaining import (
+    Explaining,
     Of,
     Several,
-    built,
     check_regions,
     explained,
     heats,
@@ -41,7 +41,7 @@ ATTENTION, HAIR = "soft_attention", "hair"
 
 @EVALUATIONS.register("maps")
 @dataclass(frozen=True, kw_only=True)
-class Maps:
+class Maps(Explaining):
     """Every measure of the maps of several methods: sharpness, localisation, colour, hairs.
 
     explainers: settings by the name that their columns begin with. of: the class that is explained,
@@ -78,11 +78,6 @@ class Maps:
         if self.soft_attention and ATTENTION in self.explainers:
             raise ValueError(f"explainers: '{ATTENTION}' is there by itself: leave it out")
         _ = self.methods, self.faithful  # raise UserError for mistakes in them
-
-    @cached_property
-    def methods(self) -> dict[str, Explainer]:
-        """The explainers by name."""
-        return built(self.explainers)
 
     @cached_property
     def faithful(self) -> dict[str, Any]:
