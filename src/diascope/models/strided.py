@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diascope.models.modes import transforming
+
 MOST_CHANNELS = 8
 
 
@@ -49,7 +51,7 @@ class StridedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of maps (B, Ci, h, w)."""
-        if not x.requires_grad or self.weight.requires_grad or _transforming():
+        if not x.requires_grad or self.weight.requires_grad or transforming():
             return super().forward(x)
         return _InPhases.apply(x, self)  # type: ignore[no-any-return]
 
@@ -88,11 +90,6 @@ def _reach(conv: nn.Conv2d, n: int) -> tuple[int, int]:
     """
     stride, padding = conv.stride[n], int(conv.padding[n])
     return -((stride - 1 + padding) // stride), (conv.kernel_size[n] - 1 - padding) // stride
-
-
-def _transforming() -> bool:
-    """Tell whether this runs inside torch.func's transforms, for which the convolution serves."""
-    return torch._C._are_functorch_transforms_active()
 
 
 class _InPhases(torch.autograd.Function):
