@@ -14,7 +14,7 @@ from torch import Tensor
 from diascope.randomness import Noise, derive
 
 _LUMA = (0.299, 0.587, 0.114)
-_CACHED = 4 << 20  # bytes of images a thread works on at once: its caches hold most of them
+_CACHED = 2 << 20  # bytes of images a thread works on at once, so that its caches hold them  # bytes of images a thread works on at once: its caches hold them and what they become
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,12 @@ class Augment:
         noise = Noise(derive(seed, "augment", epoch), ids.to(x.device))
         draw = noise.uniform((8,)).unbind(1)  # 8 of (B,)
         matrix = self._matrix(draw)
-        if matrix is None and self.flips:
-            x = _flipped(x, draw[0] >= 0.5, draw[1] >= 0.5)
+        turned = [u >= 0.5 for u in draw[:2]] if self.flips and matrix is None else None
         factors = [1 + self.colour * (2 * u - 1) for u in draw[4:7]] if self.colour else None
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        step = _images_at_once(x)
-        if len(x) <= step:
-            return _changed(x, matrix, factors).contiguous(memory_format=layout)
         out = torch.empty_like(x, dtype=torch.float32)
-        for start in range(0, len(x), step):
+        for start in range(0, len(x), step := _images_at_once(x)):
             part = slice(start, start + step)
-            out[part] = _changed(x[part], _of(matrix, part), _of(factors, part))
+            _change(x[part], out[part], _of(turned, part), _of(matrix, part), _of(factors, part))
         return out
 
     def _matrix(self, draw: tuple[Tensor, ...]) -> list[Tensor] | None:
@@ -85,19 +79,18 @@ class Augment:
         return [cos * right, (shear * cos - sin) * down, sin * right, (shear * sin + cos) * down]
 
 
-def _flipped(x: Tensor, mirrored: Tensor, upended: Tensor) -> Tensor:
-    """Return `x` with the images (B,) flipped left to right, and upside down, that say so."""
+def _flip(x: Tensor, out: Tensor, mirrored: Tensor, upended: Tensor) -> None:
+    """Write `x` into `out`, the images (B,) flipped left to right, and upside down, that say so."""
     if x.device.type != "cpu":
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-        return torch.where(upended[:, None, None, None], x.flip(2), x)
-    out = torch.empty_like(x)
+        out.copy_(torch.where(upended[:, None, None, None], x.flip(2), x))
+        return
     last = x.is_contiguous(memory_format=torch.channels_last)
     order = (0, 2, 3, 1) if last else (0, 1, 2, 3)  # as it lies in memory: many times faster
     down, across = (0, 1) if last else (1, 2)
     pairs = zip(out.permute(order), x.permute(order), strict=True)
     for (new, old), left, up in zip(pairs, mirrored.tolist(), upended.tolist(), strict=True):
-        new.copy_(old.flip([down] * up + [across] * left))
-    return out
+        new.copy_(old.flip([down] * up + [across] * left) if left or up else old)
 
 
 def _images_at_once(x: Tensor) -> int:
@@ -112,11 +105,24 @@ def _of(values: list[Tensor] | None, part: slice) -> list[Tensor] | None:
     return None if values is None else [value[part] for value in values]
 
 
-def _changed(x: Tensor, matrix: list[Tensor] | None, factors: list[Tensor] | None) -> Tensor:
-    """Return `x` as float32 in [0, 1], warped and recoloured, in any memory format."""
-    x = x if x.dtype == torch.float32 else x.to(torch.float32).div_(255)
-    x = x if matrix is None else _warp(x, matrix)
-    return x if factors is None else _recolour(x, factors)
+def _change(
+    x: Tensor,
+    out: Tensor,
+    turned: list[Tensor] | None,
+    matrix: list[Tensor] | None,
+    factors: list[Tensor] | None,
+) -> None:
+    """Write `x` into `out` as float32 in [0, 1], flipped, warped and recoloured."""
+    if turned is None:
+        out.copy_(x)
+    else:
+        _flip(x, out, *turned)
+    if x.dtype == torch.uint8:
+        out.div_(255)
+    changed = out if matrix is None else _warp(out, matrix)
+    changed = changed if factors is None else _recolour(changed, factors)
+    if changed is not out:
+        out.copy_(changed)
 
 
 def _warp(x: Tensor, matrix: Sequence[Tensor]) -> Tensor:
