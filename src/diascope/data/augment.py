@@ -14,7 +14,7 @@ from torch import Tensor
 from diascope.randomness import Noise, derive
 
 _LUMA = (0.299, 0.587, 0.114)
-_CACHED = 2 << 20  # bytes of images a thread works on at once, so that its caches hold them  # bytes of images a thread works on at once: its caches hold them and what they become
+_CACHED = 2 << 20  # bytes of images a thread works on at once: what its caches hold
 
 
 @dataclass(frozen=True)
