@@ -10,7 +10,7 @@ import pytest
 from tests.report.factory import around, make_results
 
 from diascope.report.attackcharts import attack_charts, attack_table
-from diascope.report.charts import Strip, strip
+from diascope.report.charts import Sign, Strip, glyph, strip
 from diascope.report.curves import nice_ticks, robustness_chart, short, uses_root
 
 
@@ -142,3 +142,11 @@ def test_it_is_said_on_which_images_of_the_curve_each_attack_was_measured():
     )
     same = replace(results, models=[replace(model, attacked=max(here))])
     assert attack_table(same).under == "on the images of the curve above"
+
+
+def test_no_two_of_many_models_have_the_same_sign():
+    signs = [Sign.of(index) for index in range(36)]
+    assert [sign.colour for sign in signs[:8]] == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert len({(sign.shape, sign.dash) for sign in signs}) == 36
+    drawn = {re.sub(r'class="glyph[^"]*"', "", str(glyph(index))) for index in range(18)}
+    assert len(drawn) == 18  # told apart in one colour, too

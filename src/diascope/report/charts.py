@@ -2,12 +2,14 @@
 
 A model is told by colour (Okabe and Ito's, which colour-blind readers tell apart), by marker and
 by dash, so that no figure needs its colours. Colours stand in the style sheet: class `m0` to `m5`.
+From the seventh model on colours return, with another marker and another dash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -18,9 +20,23 @@ SIGNS = 6
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2")
 
 
+class Sign(NamedTuple):
+    """The places of a model's colour, marker and dash among six each; no two of 36 are alike."""
+
+    colour: int
+    shape: int
+    dash: int
+
+    @classmethod
+    def of(cls, index: int) -> Sign:
+        """Return the sign of the model at a place."""
+        again, colour = divmod(index, SIGNS)
+        return cls(colour, (colour + again) % SIGNS, (colour + 2 * again) % SIGNS)
+
+
 def sign_class(index: int) -> str:
     """Return the style class of a model's colour."""
-    return f"m{index % SIGNS}"
+    return f"m{Sign.of(index).colour}"
 
 
 def f(value: float) -> str:
@@ -36,7 +52,7 @@ def path(points: Iterable[tuple[float, float]], close: bool = False) -> str:
 def marker(index: int, x: float, y: float, r: float = 4.5, hollow: bool = False) -> str:
     """Return a model's marker at a point: circle, square, triangle, diamond, and so on."""
     kind = "hollow" if hollow else "solid"
-    shape = index % SIGNS
+    shape = Sign.of(index).shape
     if shape == 0:
         return f'<circle class="mark {kind}" cx="{f(x)}" cy="{f(y)}" r="{f(r)}"/>'
     corners = {
@@ -52,7 +68,7 @@ def marker(index: int, x: float, y: float, r: float = 4.5, hollow: bool = False)
 
 def line(index: int, points: Iterable[tuple[float, float]]) -> str:
     """Return a model's line through points."""
-    dash = DASHES[index % SIGNS]
+    dash = DASHES[Sign.of(index).dash]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<path class="line" d="{path(points)}"{dashed}/>'
 

@@ -16,6 +16,7 @@ from diascope.evaluation.resampling import REPLICATES
 from diascope.evaluation.scores import auroc
 from diascope.evaluation.statistics import Interval, bootstrap_statistic
 from diascope.report import numbers as n
+from diascope.report.charts import Sign
 from diascope.report.grid import INK, QUIET
 from diascope.report.lettering import FAMILY, Lettering, printable, wrapped
 
@@ -92,8 +93,8 @@ def roc_chart(
             place = names.index(name)
             false, true = roc_curve(scored.scores, scored.positive)
             style: dict[str, Any] = {
-                "color": COLOURS[place % len(COLOURS)],
-                "dashes": DASHES[place % len(DASHES)],
+                "color": COLOURS[Sign.of(place).colour],
+                "dashes": DASHES[Sign.of(place).dash],
                 "linewidth": 1.7,
             }
             axes.plot(false, true, solid_joinstyle="miter", **style)

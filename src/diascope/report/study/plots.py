@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diascope.report import numbers as n
+from diascope.report.charts import Sign
 from diascope.report.curves import uses_root
 from diascope.report.grid import INK, QUIET
 from diascope.report.lettering import FAMILY, Lettering, printable, wrapped
@@ -37,7 +38,7 @@ def plots_figure(plots: Sequence[Plot], title: str) -> Figure:
         axes = figure.add_axes(box.panel(k))
         _lines(axes, plot, titled=len(plots) > 1)
     for k, (name, index) in enumerate(names):
-        _legend(figure, box, k, per_line, name, _style(index), MARKS[index % 6], True)
+        _legend(figure, box, k, per_line, name, _style(index), _mark(index), True)
     if published:
         style: dict[str, Any] = {"color": QUIET, "linewidth": 0}
         words = "large hollow mark: published"
@@ -98,10 +99,18 @@ class _Box:
         return x / w, 1 - bottom / h, WIDE / w, self.high / h
 
 
+def _colour(index: int) -> str:
+    return COLOURS[Sign.of(index).colour]
+
+
+def _mark(index: int) -> str:
+    return MARKS[Sign.of(index).shape]
+
+
 def _style(index: int) -> dict[str, Any]:
     return {
-        "color": COLOURS[index % 6],
-        "dashes": DASHES[index % 6],
+        "color": _colour(index),
+        "dashes": DASHES[Sign.of(index).dash],
         "linewidth": 1.6,
     }
 
@@ -136,7 +145,7 @@ def _line(axes: Axes, each: Series) -> None:
     style = _style(each.index)
     axes.plot(
         [x for x, _ in known], [v.bounds[0] for _, v in known],
-        marker=MARKS[each.index % 6], markersize=4.5, **style,
+        marker=_mark(each.index), markersize=4.5, **style,
     )  # fmt: skip
     spread = [(x, v.spread) for x, v in known if v.spread]
     if len(spread) > 1:
@@ -153,8 +162,8 @@ def _line(axes: Axes, each: Series) -> None:
 
 def _ring(axes: Axes, x: float, y: float, index: int) -> None:
     axes.plot(
-        [x], [y], marker=MARKS[index % 6], markersize=9, markerfacecolor="none",
-        markeredgecolor=COLOURS[index % 6], markeredgewidth=1.3, linestyle="none", zorder=4,
+        [x], [y], marker=_mark(index), markersize=9, markerfacecolor="none",
+        markeredgecolor=_colour(index), markeredgewidth=1.3, linestyle="none", zorder=4,
     )  # fmt: skip
 
 
@@ -163,12 +172,12 @@ def _bars(axes: Axes, panel: Bars) -> None:
     drawn += [bar.published for bar in panel.bars if n.defined(bar.published)]
     ticks = rounded_ticks(*extent(drawn))
     for k, bar in enumerate(panel.bars):
-        colour = COLOURS[bar.index % 6]
+        colour = _colour(bar.index)
         value, low, high = bar.value.bounds
         if bar.value.known:
             if panel.bodies:
                 axes.barh(k, value, height=0.52, color=colour, alpha=0.22)
-            axes.plot([value], [k], marker=MARKS[bar.index % 6], color=colour, markersize=5)
+            axes.plot([value], [k], marker=_mark(bar.index), color=colour, markersize=5)
         if n.has_limits(bar.value.bounds):
             axes.plot([low, high], [k, k], color=colour, linewidth=1.5)
         if bar.value.spread:
