@@ -14,8 +14,10 @@ import yaml
 
 from diascope.data.named import DATASETS
 from diascope.errors import UserError
+from diascope.objectives.base import objectives
 from diascope.report.study.figures import check_figures
 from diascope.studies.claims import CLAIMS
+from diascope.studies.costs.passes import objective_passes
 from diascope.studies.planning import Plan, plan_study
 from diascope.studies.quantities import atoms, check, parse
 from diascope.studies.study import NEXT, Study, read_study, scales_of
@@ -194,3 +196,15 @@ def test_a_study_keeps_the_runs_it_lists(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({**content, "keep": ["standart"]}))
     with pytest.raises(UserError, match="keep: no run 'standart': did you mean 'standard'"):
         read_study(file)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_long_runs_of_p4_cost_what_their_rivals_do(scale: str) -> None:
+    study = study_of("p4-cost", scale)
+    costs = {}
+    for run in ("st-long", "sgt-0.3", "at-fgsm-long", "at-mix-long", "asgt"):
+        config = study.config(run, 0, STUDIES / "p4-cost.yaml")
+        objective = objectives.build(config.objective)
+        costs[run] = config.training.epochs * objective_passes(objective, 10).units
+    for run, rival in {"st-long": "sgt-0.3", "at-fgsm-long": "asgt", "at-mix-long": "asgt"}.items():
+        assert costs[run] == pytest.approx(costs[rival], rel=0.05)
