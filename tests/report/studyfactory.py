@@ -185,6 +185,7 @@ def make_claims(seeds: tuple[int, ...] = (0, 1, 2)) -> list[ClaimResult]:
             name="few",
             says="ASGT is refuted to be best under few steps",
             statement="asgt/attacked.pgd@0.1 > sgt/attacked.pgd@0.1",
+            where="ours: whether the gain is that of the scheme or that of what it costs",
             verdict="refuted under a weak attack",
             decision=against,
             strongest=unclear,

@@ -28,6 +28,12 @@ def test_it_fits_the_screen_and_says_nothing_amiss(clean, page, width, dark):
     visit(clean, page.as_uri(), "h1")
     assert clean.get_log("browser") == []
     assert clean.execute_script("return document.documentElement.scrollWidth") <= width
+    over = clean.execute_script(
+        "return [...document.querySelectorAll('.claims tbody td, .claims tbody th')]"
+        ".filter((cell) => cell.checkVisibility() && cell.scrollWidth > cell.clientWidth + 1)"
+        ".map((cell) => cell.textContent)"
+    )
+    assert over == []
     ground = clean.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(20, 24, 26)" if dark else "rgb(252, 252, 250)")
     clipped = clean.execute_script(
