@@ -70,12 +70,3 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in flags:
             module.training = training
-
-
-def transforming() -> bool:
-    """Tell whether operations are recorded, compiled, or changed by torch.func's transforms.
-
-    What is done another way to be faster is done plainly there.
-    """
-    tracing = torch._C._get_tracing_state() is not None
-    return tracing or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

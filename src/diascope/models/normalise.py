@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from diascope.models.modes import transforming
+from diascope.models.recording import transforming
 
 
 class Normalise(nn.Module):

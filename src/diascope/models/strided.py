@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diascope.models.modes import transforming
+from diascope.models.recording import transforming
 
 MOST_CHANNELS = 8
 
