@@ -38,8 +38,8 @@ def _of_channels_last(x: Tensor) -> bool:
     """Tell whether images are worth normalising a row of pixels at a time, to the same bits.
 
     On CPUs values that broadcast to the channels, where these are the last in memory, are taken
-    three at a time: forward and gradient cost four times as much. What records or transforms the
-    operations meets the plain ones.
+    three at a time, which takes several times as long (docs/datasets/scale.md). What records or
+    transforms the operations meets the plain ones.
     """
     if type(x) is not Tensor or x.device.type != "cpu" or x.dim() != 4 or transforming():
         return False
