@@ -1,12 +1,15 @@
 """Time the way from files to batches: rows i-a, i-b, i-c, i-d and i-e.
 
-JPEG files of 600x450, to normalised float batches of 64 at 224 in a shuffled epoch. Ours comes from
-the pixel cache, the peers are torch's DataLoader with torchvision's transforms on Pillow images and
-on tensors, with the numbers of workers asked for. a: left-right and up-down flips for both. b: ours
-with all of P1's augmentation (flips, rotation, shear, colours), theirs with flips alone. c: all of
-it for both. d: ours without any augmentation, beside decoding alone, by Pillow, by its draft mode,
-by torchvision, in one thread and in as many as there are cores. e: building the cache, beside the
-same decoders. All files are in the memory of the system.
+From image files to normalised float batches of 64 at 224 in a shuffled epoch. The files (--files):
+JPEG of 600x450, the images as they are enlarged ("reduced"), or with noise until they are as heavy
+as the official ones ("ham10000"); or grey PNG of 1024x1024 as heavy as the official ones
+("chestxray14"). Ours comes from the pixel cache, the peers are torch's DataLoader with
+torchvision's transforms on Pillow images and on tensors, with the numbers of workers asked for. a:
+left-right and up-down flips for both. b: ours with all of P1's augmentation (flips, rotation,
+shear, colours), theirs with flips alone. c: all of it for both. d: ours without any augmentation,
+beside decoding alone, by Pillow, by its draft mode, by torchvision, in one thread and in as many as
+there are cores. e: building the cache, beside the same decoders. All files are in the memory of the
+system.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ import torch
 from PIL import Image
 
 from benchmarks.data_inputs import (
+    KINDS,
     MEAN,
-    QUALITY,
     STD,
     Files,
     by_pillow,
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     add("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
     add("--workers", nargs="+", type=int, default=[0, 1, 2], help="of the DataLoader, each once")
     add("--images", type=int, default=512, help="files of an epoch")
+    add("--files", choices=tuple(KINDS), default="reduced", help="what the files are")
     add("--batch-size", type=int, default=64)
     add("--size", type=int, default=224, help="height and width of the batches")
     add(
@@ -78,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     hardware.keep_memory()
     folder = args.keep or Path(tempfile.mkdtemp(prefix="diascope-bench-"))
     try:
-        files = sorted((folder / "files").rglob("*.jpg")) if args.keep else []
+        files = sorted((folder / args.files).rglob("*.*"))  # none, but where they are kept
         if len(files) != args.images:
-            files = write_files(folder / "files", args.data, args.images, args.seed, args.quick)
+            about = (args.data, args.images, args.seed, args.quick)
+            files = write_files(folder / args.files, *about, args.files)
         records = []
         for row in args.rows:
             records.append(measure(row, args, folder, files))
@@ -100,9 +105,9 @@ def measure(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     contenders: dict[str, Contender] = {}
     if row == "e":
-        contenders["diascope"] = _building(folder, args.size)
+        contenders["diascope"] = _building(folder, args)
     else:
-        pixels = load_pixels(open_data(folder / "files"), args.size, cache=folder / "cache")
+        pixels = load_pixels(open_data(folder / args.files), args.size, cache=folder / "cache")
         contenders["diascope"] = _ours(pixels, augment, args)
     if row in "abc":
         contenders |= _loaders(files, args, full=row == "c")
@@ -128,8 +133,8 @@ def measure(
             "bytes_per_file": size,
         },
         "notes": [
-            f"{len(files)} JPEG files of {source}, enlarged to {shape}, quality {QUALITY}, "
-            f"{size / 1000:.0f} kB each",
+            f"{len(files)} {files[0].suffix[1:].upper()} files of {source}, as {args.files}: "
+            f"{shape}, {size / 1000:.0f} kB each",
             *(["seconds are those of one core at work"] if args.cpu_time else []),
         ],
         **circumstances(device),
@@ -191,12 +196,12 @@ def _decoders(files: Sequence[Path], size: int, threads: Sequence[int]) -> dict[
     }
 
 
-def _building(folder: Path, size: int) -> Contender:
+def _building(folder: Path, args: argparse.Namespace) -> Contender:
     """Return the building of a whole cache."""
 
     def run(_: int) -> None:
         cache = Path(tempfile.mkdtemp(dir=folder))
-        load_pixels(open_data(folder / "files"), size, cache=cache)
+        load_pixels(open_data(folder / args.files), args.size, cache=cache)
         shutil.rmtree(cache)
 
     return run

@@ -1,4 +1,4 @@
-"""JPEG files as a hospital has them, and torch's own way from them to batches."""
+"""Image files as a hospital has them, and torch's own way from them to batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,40 @@ from diascope.randomness import derive
 warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WIDTH, HEIGHT = 600, 450  # of HAM10000's own files
 QUALITY = 95
+WEIGHED = 8
 
 
-def write_files(folder: Path, data: str | None, count: int, seed: int, quick: bool) -> list[Path]:
-    """Write `count` JPEG files of the size of HAM10000's, of its images or the phantom's.
+@dataclass(frozen=True)
+class Kind:
+    """Files as a dataset has them: of `size` (width, height) and, on average, of `kilobytes`."""
 
-    Images that are smaller, as the reduced ones are, are enlarged.
+    size: tuple[int, int]
+    suffix: str = ".jpg"
+    mode: str = "RGB"
+    kilobytes: float | None = None
+
+    def shrunk(self) -> Kind:
+        """Return the same kind a fifth as wide and high, for smoke tests."""
+        weight = None if self.kilobytes is None else self.kilobytes / 25
+        return replace(self, size=(self.size[0] // 5, self.size[1] // 5), kilobytes=weight)
+
+
+# Of the official downloads: 10,015 files of HAM10000 in 2.7 GB, 112,120 of ChestX-ray14 in 42 GB.
+KINDS = {
+    "reduced": Kind((600, 450)),
+    "ham10000": Kind((600, 450), kilobytes=270),
+    "chestxray14": Kind((1024, 1024), ".png", "L", kilobytes=375),
+}
+
+
+def write_files(
+    folder: Path, data: str | None, count: int, seed: int, quick: bool, kind: str = "reduced"
+) -> list[Path]:
+    """Write `count` files of a kind, of the images of `data` or the phantom's.
+
+    Images that are smaller, as the reduced ones are, are enlarged. They are then too light, as
+    nothing fine is in them: noise is added until the first few are as heavy as the kind says.
     """
     if data is None:
         dataset = open_data(f"phantom:images={count},size={64 if quick else 450},seed={seed}")
@@ -42,15 +68,51 @@ def write_files(folder: Path, data: str | None, count: int, seed: int, quick: bo
     if len(dataset) < count:
         raise UserError(f"--data {data}: has {len(dataset)} images; {count} are needed")
     lot = np.array([derive(seed, "image", int(i)) for i in dataset.ids])
-    size = (120, 90) if quick else (WIDTH, HEIGHT)
-    files = []
-    for number, row in enumerate(np.sort(np.argsort(lot)[:count]).tolist()):
+    rows, what = np.sort(np.argsort(lot)[:count]).tolist(), KINDS[kind]
+    what = what.shrunk() if quick else what
+
+    def image(row: int) -> Image.Image:
         pixels = dataset.reader.image(str(dataset.table.path[row]))
-        image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-        files.append(folder / "ab"[number % 2] / f"{number:05d}.jpg")
+        found = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return found.convert(what.mode).resize(what.size, Image.Resampling.BICUBIC)
+
+    deviation = _deviation([image(row) for row in rows[:WEIGHED]], what)
+    files = []
+    for number, row in enumerate(rows):
+        files.append(folder / "ab"[number % 2] / f"{number:05d}{what.suffix}")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
-        image.save(files[-1], quality=QUALITY)
+        files[-1].write_bytes(_encoded(_noised(image(row), deviation, number), what))
     return sorted(files)
+
+
+def _deviation(images: Sequence[Image.Image], what: Kind) -> float:
+    """Return the noise, in grey levels, with which files weigh what they must; by bisection."""
+    if what.kilobytes is None:
+        return 0.0
+    low, high = 0.0, 32.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        weights = [len(_encoded(_noised(one, middle, k), what)) for k, one in enumerate(images)]
+        heavy = sum(weights) > 1000 * what.kilobytes * len(images)
+        low, high = (low, middle) if heavy else (middle, high)
+    return low
+
+
+def _noised(image: Image.Image, deviation: float, seed: int) -> Image.Image:
+    if not deviation:
+        return image
+    pixels = np.asarray(image, np.float32)
+    noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
+    return Image.fromarray((pixels + deviation * noise).round().clip(0, 255).astype(np.uint8))
+
+
+def _encoded(image: Image.Image, what: Kind) -> bytes:
+    into = io.BytesIO()
+    if what.suffix == ".jpg":
+        image.save(into, "JPEG", quality=QUALITY)
+    else:
+        image.save(into, "PNG")
+    return into.getvalue()
 
 
 @dataclass(frozen=True)

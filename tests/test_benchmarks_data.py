@@ -30,10 +30,22 @@ def test_rows_of_the_input_pipeline_write_whole_records(
     assert {"pillow, 1 t.", "draft, 1 t.", "tv.io, 1 t."} <= set(d["ratio"])
     assert set(e["ratio"]) == set(d["ratio"])
     assert all(record["settings"]["bytes_per_file"] > 100 for record in (b, d, e))
-    assert "120x90" in " ".join(b["notes"])
+    assert "as reduced: 120x90" in " ".join(b["notes"])
     assert "one core" in " ".join(b["notes"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*b["ratio"], *d["ratio"]))
+
+
+@pytest.mark.parametrize("kind", ["ham10000", "chestxray14"])
+def test_files_are_as_heavy_as_the_official_ones(tmp_path: Path, kind: str) -> None:
+    what = data_inputs.KINDS[kind].shrunk()
+    files = data_inputs.write_files(tmp_path, None, 4, 0, quick=True, kind=kind)
+    assert what.kilobytes is not None
+    weight = sum(file.stat().st_size for file in files) / len(files)
+    assert weight == pytest.approx(1000 * what.kilobytes, rel=0.05)
+    for file in files:
+        with Image.open(file) as image:
+            assert (image.size, image.mode, file.suffix) == (what.size, what.mode, what.suffix)
 
 
 def test_every_way_of_decoding_sees_the_same_image(tmp_path: Path) -> None:
