@@ -50,7 +50,7 @@ from diascope.explain import (
     Occlusion,
     SmoothGrad,
 )
-from diascope.hardware import best_precision
+from diascope.hardware import gains_from_bf16
 
 SIZE, IMAGES = 224, 16
 QUICK_SIZE, QUICK_IMAGES = 48, 2
@@ -118,7 +118,7 @@ def measure(bench: Bench, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             *bench.notes,
             f"captum by default: {default}",
             f"captum at its best: {best}",
-            f"ours in {best_precision(device)}, the peers in 32-true",
+            f"ours in {'bfloat16' if gains_from_bf16(device) else 'float32'}, the peers in float32",
         ],
         "quick": args.quick,
         "settings": {"images": len(x), "size": x.shape[-1], **asdict(settings)},

@@ -14,10 +14,11 @@ from diascope.attacks.base import logits_and_gradient, verdict
 from diascope.attacks.losses import margin
 from diascope.models import create_model
 from diascope.models.dense import DenseConv2d
-from diascope.models.folding import SplitConv2d, folding_plan
+from diascope.models.folding import folding_plan
 from diascope.models.frozen import FrozenModel, frozen
 from diascope.models.heads import cross_entropy
 from diascope.models.modes import exactly
+from diascope.models.split import SplitConv2d
 
 
 def woken(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -215,7 +216,7 @@ def test_perturbations_below_the_spacing_of_bfloat16_still_act():
     x = torch.full((1, 3, 16, 16), 0.7)
     change = 2.5e-4 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).sign()
     assert torch.equal((x + change).bfloat16(), x.bfloat16())
-    split = SplitConv2d(conv).conv
+    split = SplitConv2d.of(conv)
     assert split.in_channels == 6
 
     def response(weight, image):  # summed exactly, so that the input's rounding alone is seen

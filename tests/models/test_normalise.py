@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import fx, nn
+from torch.autograd import forward_ad
 
 from diascope.models.normalise import Normalise
 
@@ -41,6 +42,26 @@ def test_it_is_the_same_to_the_bit_in_every_memory_format(channels, dtype, size,
     for found, gradient in seen:
         torch.testing.assert_close(found, expected, atol=0, rtol=0)
         torch.testing.assert_close(gradient, seen[0][1], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("cached", [1, 14 * 3 * 4 * 5, 1 << 20])  # one row, some, all of them
+def test_pieces_have_the_bits_of_the_whole(dtype, cached, monkeypatch):
+    monkeypatch.setattr("diascope.models.normalise.CACHED", cached)
+    module, x = Normalise(MEAN, STD), images().to(dtype).contiguous(memory_format=LAST)
+    expected = (x - module.mean) / module.std
+    assert module(x).dtype == expected.dtype
+    torch.testing.assert_close(module(x), expected, atol=0, rtol=0)
+    with torch.inference_mode():
+        torch.testing.assert_close(module(x), expected, atol=0, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_tangent_comes_through():
+    module, x = Normalise(MEAN, STD), images().contiguous(memory_format=LAST)
+    with forward_ad.dual_level():
+        moved = forward_ad.unpack_dual(module(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+    torch.testing.assert_close(moved, torch.ones_like(x) / module.std)
 
 
 def test_channels_last_stays_so_and_goes_row_by_row():

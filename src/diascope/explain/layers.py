@@ -15,7 +15,6 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from diascope.errors import UserError, nearest
 from diascope.models.dense import DenseConv2d
 from diascope.models.features import Layout
-from diascope.models.folding import SplitConv2d
 from diascope.models.frozen import FrozenModel
 from diascope.models.modes import unwrapped
 
@@ -227,7 +226,7 @@ def folded_shift(net: nn.Module, layer: Layer) -> Tensor | None:
     None where the layer is no convolution with a batch-norm in it.
     """
     module = running(net).get_submodule(layer.name)
-    conv = module.conv if isinstance(module, SplitConv2d | DenseConv2d) else module
+    conv = module.conv if isinstance(module, DenseConv2d) else module
     shift = getattr(conv, "folded_shift", None) if isinstance(conv, nn.Conv2d) else None
     return None if shift is None else shift.view(-1, 1, 1)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diascope.models.dense import DenseConv2d, gains_from_dense
 from diascope.models.pooled import ExactConv2d, RoundedMaxPool2d
+from diascope.models.split import SplitConv2d
 
 STEM_CHANNELS = 4  # a convolution over as many channels or fewer takes in the image itself
 _FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)
@@ -118,31 +119,7 @@ def fold(
         replace_module(model, plan.stem, ExactConv2d.of(modules[plan.stem]))
         replace_module(model, plan.pool, RoundedMaxPool2d.of(modules[plan.pool]))
     elif split_stem and plan.stem is not None:
-        replace_module(model, plan.stem, SplitConv2d(modules[plan.stem]))
-
-
-class SplitConv2d(nn.Module):
-    """A convolution of float32 images in bfloat16 arithmetic, near float32 in its input.
-
-    A convolution is linear, so the image goes in as two bfloat16 terms of 8 bits each, against
-    the same weights twice; the sum is taken in float32 inside the kernel.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        if conv.groups != 1 or conv.padding_mode != "zeros":
-            raise ValueError("only plain convolutions can be split")
-        self.conv = copy.copy(conv)
-        self.conv._parameters = dict(conv._parameters)
-        weight = torch.cat([conv.weight, conv.weight], 1).detach()
-        self.conv._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
-        self.conv.in_channels = 2 * conv.in_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of images (B, C, H, W)."""
-        high = x.bfloat16()
-        low = (x.detach() - high.detach().float()).bfloat16()  # the gradient goes through `high`
-        return self.conv(torch.cat([high, low], 1))  # type: ignore[no-any-return]
+        replace_module(model, plan.stem, SplitConv2d.of(modules[plan.stem]))
 
 
 def _absorb(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

@@ -8,15 +8,14 @@ rounded, they correlate over 0.999 in rank.
 
 from __future__ import annotations
 
-import copy
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
-M = TypeVar("M", bound=nn.Module)
+from diascope.models.recast import recast
+from diascope.models.strided import InputGradient, input_gradient_of
 
 
 class ExactConv2d(nn.Conv2d):
@@ -25,13 +24,13 @@ class ExactConv2d(nn.Conv2d):
     Its weights stand still.
     """
 
-    low: Tensor  # the weights in bfloat16
+    gradient: InputGradient  # in bfloat16
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> ExactConv2d:
         """Return the same convolution, on the same weights."""
-        new = _recast(conv, cls)
-        new.low = conv.weight.detach().bfloat16().contiguous(memory_format=torch.channels_last)
+        new = recast(conv, cls)
+        new.gradient = input_gradient_of(conv, conv.weight.detach().bfloat16())
         return new
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +47,7 @@ class RoundedMaxPool2d(nn.MaxPool2d):
     @classmethod
     def of(cls, pool: nn.MaxPool2d) -> RoundedMaxPool2d:
         """Return the same pooling."""
-        return _recast(pool, cls)
+        return recast(pool, cls)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the maxima of maps (B, C, h, w)."""
@@ -59,34 +58,16 @@ class RoundedMaxPool2d(nn.MaxPool2d):
         return out.to(torch.get_autocast_dtype(device))
 
 
-def _recast(module: nn.Module, kind: type[M]) -> M:
-    """Return a module of `kind` with the fields of `module`, on the same tensors."""
-    new = kind.__new__(kind)
-    new.__dict__.update(copy.copy(module).__dict__)
-    new._parameters, new._buffers = dict(module._parameters), dict(module._buffers)
-    return new
-
-
 class _LowGradient(torch.autograd.Function):
     """The convolution; of its gradients only that to the input, in bfloat16."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, conv: ExactConv2d) -> Tensor:
-        ctx.conv, ctx.size = conv, x.shape
+        ctx.conv, ctx.size = conv, x.shape[2:]
         return F.conv2d(
             x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups
         )
 
     @staticmethod
     def backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None]:
-        conv = ctx.conv
-        gradient: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
-            ctx.size,
-            conv.low,
-            seed.bfloat16(),
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-        )
-        return gradient.float(), None
+        return ctx.conv.gradient(seed.bfloat16(), ctx.size).float(), None

@@ -10,43 +10,82 @@ instead of 21, of 16x16 patches at 224 in 7 instead of 50; above 8 channels noth
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
+from diascope.models.recast import recast
 from diascope.models.recording import transforming
 
 MOST_CHANNELS = 8
 
+# Of a seed, the gradient to the output (B, Co, oh, ow), and the size (h, w) of the input.
+InputGradient = Callable[[Tensor, torch.Size], Tensor]
 
-class StridedConv2d(nn.Conv2d):
-    """A convolution that has its gradient to the input in phases; its weights stand still."""
 
-    phases: Tensor  # (stride^2 * Ci, Co, n, n)
-    before: tuple[int, int]  # the most output pixels that a pixel hears of before and after its own
-    after: tuple[int, int]
+class Phases:
+    """The gradient of a strided convolution to its input; see `InputGradient`."""
 
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> StridedConv2d:
-        """Return the same convolution, on the same weights, with the faster gradient."""
-        new = cls.__new__(cls)
-        new.__dict__.update(copy.copy(conv).__dict__)
-        new._parameters, new._buffers = dict(conv._parameters), dict(conv._buffers)
-        stride = conv.stride[0]
+    def __init__(self, conv: nn.Conv2d, weight: Tensor) -> None:
+        self.stride = stride = conv.stride[0]
         first, last = zip(*(_reach(conv, n) for n in range(2)), strict=True)
-        new.before, new.after = last, (-first[0], -first[1])
+        # the most output pixels that a pixel hears of before and after its own
+        self.before, self.after = last, (-first[0], -first[1])
         pads = []  # so that the taps are whole strides from that of the first m - o on
         for n in (1, 0):
             lead = -(stride * first[n] + int(conv.padding[n]))
             count = stride * (last[n] - first[n] + 1)
             pads += [lead, count - lead - conv.kernel_size[n]]
-        taps = F.pad(conv.weight.detach(), pads)  # (Co, Ci, n s, n s)
+        taps = F.pad(weight, pads)  # (Co, Ci, n s, n s)
         taps = taps.reshape(*taps.shape[:2], -1, stride, taps.shape[3] // stride, stride)
-        phases = taps.flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
-        new.phases = phases.contiguous(memory_format=torch.channels_last)
+        phases = taps.flip(2, 4).permute(3, 5, 1, 0, 2, 4).flatten(0, 2)  # (s^2 Ci, Co, n, n)
+        self.weight = phases.contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, seed: Tensor, size: torch.Size) -> Tensor:
+        """Return the gradient (B, Ci, h, w)."""
+        stride = self.stride
+        many = [-(-side // stride) for side in size]  # pixels of each phase
+        need = [many[n] + self.after[n] - seed.shape[2 + n] for n in range(2)]
+        pad = [max(self.before[n], need[n], 0) for n in range(2)]
+        out = F.conv2d(seed, self.weight, padding=pad)
+        for n in range(2):
+            out = out.narrow(2 + n, pad[n] - self.before[n], many[n])
+        out = out.permute(0, 2, 3, 1).reshape(len(out), *many, stride, -1).transpose(2, 3)
+        out = out.reshape(len(out), many[0] * stride, many[1] * stride, -1).permute(0, 3, 1, 2)
+        return out[:, :, : size[0], : size[1]]
+
+
+def input_gradient_of(conv: nn.Conv2d, weight: Tensor) -> InputGradient:
+    """Return what computes the gradient of a convolution to its input, in the type of `weight`.
+
+    weight: (Co, Ci, kh, kw), the convolution's own, which stands still, in the type wanted.
+    """
+    if gains_from_phases(conv, weight.device):
+        return Phases(conv, weight)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+
+    def plainly(seed: Tensor, size: torch.Size) -> Tensor:
+        shape = (len(seed), conv.in_channels, *size)
+        place = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        return conv2d_input(shape, weight, seed, *place)  # type: ignore[no-any-return, no-untyped-call]
+
+    return plainly
+
+
+class StridedConv2d(nn.Conv2d):
+    """A convolution that has its gradient to the input in phases; its weights stand still."""
+
+    gradient: InputGradient
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> StridedConv2d:
+        """Return the same convolution, on the same weights, with the faster gradient."""
+        new = recast(conv, cls)
+        new.gradient = Phases(conv, conv.weight.detach())
         return new
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,19 +93,6 @@ class StridedConv2d(nn.Conv2d):
         if not x.requires_grad or self.weight.requires_grad or transforming():
             return super().forward(x)
         return _InPhases.apply(x, self)  # type: ignore[no-any-return]
-
-    def gradient(self, seed: Tensor, size: torch.Size) -> Tensor:
-        """Return the gradient to an input of `size` (h, w), of `seed` (B, Co, oh, ow)."""
-        stride = self.stride[0]
-        many = [-(-side // stride) for side in size]  # pixels of each phase
-        need = [many[n] + self.after[n] - seed.shape[2 + n] for n in range(2)]
-        pad = [max(self.before[n], need[n], 0) for n in range(2)]
-        out = F.conv2d(seed, self.phases, padding=pad)
-        for n in range(2):
-            out = out.narrow(2 + n, pad[n] - self.before[n], many[n])
-        out = out.permute(0, 2, 3, 1).reshape(len(out), *many, stride, -1).transpose(2, 3)
-        out = out.reshape(len(out), many[0] * stride, many[1] * stride, -1).permute(0, 3, 1, 2)
-        return out[:, :, : size[0], : size[1]]
 
 
 def gains_from_phases(module: nn.Module, device: torch.device) -> bool:
