@@ -69,8 +69,8 @@ bench-explanations: $(VENV)/.installed-dev  ## our maps and measures beside the 
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 # On two cores some minutes; with others at work on them the ratios hold better than the rates.
-bench-data: $(VENV)/.installed-dev  ## from files to batches beside torch's DataLoader: DATA= [DEVICE=cuda] [QUICK=1]
-	$(BIN)/python -m benchmarks.data $(FLAGS)
+bench-data: $(VENV)/.installed-dev  ## from files to batches beside torch's DataLoader: DATA= [FILES=ham10000] [DEVICE=cuda] [QUICK=1]
+	$(BIN)/python -m benchmarks.data $(if $(FILES),--files $(FILES)) $(FLAGS)
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 clean:

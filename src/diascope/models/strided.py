@@ -5,7 +5,8 @@ a 7x7 stem of stride 2 takes four times its forward. A pixel hears only of the t
 which depend on its place modulo the stride; for each such phase the gradient is a convolution of
 stride 1, and all phases are one, whose pixels are then put in their places. One
 thread without AMX, 16 images: the gradient of that stem at 224 in 90 ms instead of 240, at 64 in 8
-instead of 21, of 16x16 patches at 224 in 7 instead of 50; above 8 channels nothing is gained.
+instead of 21, of 16x16 patches at 224 in 7 instead of 50; above 8 channels nothing is gained. In
+bfloat16, on two threads with AVX-512 BF16, that of 22 images at 224 in 32 instead of 132.
 """
 
 from __future__ import annotations
