@@ -1,15 +1,15 @@
 """Time the way from files to batches: rows i-a, i-b, i-c, i-d and i-e.
 
 From image files to normalised float batches of 64 at 224 in a shuffled epoch. The files (--files):
-JPEG of 600x450, the images as they are enlarged ("reduced"), or with noise until they are as heavy
-as the official ones ("ham10000"); or grey PNG of 1024x1024 as heavy as the official ones
-("chestxray14"). Ours comes from the pixel cache, the peers are torch's DataLoader with
-torchvision's transforms on Pillow images and on tensors, with the numbers of workers asked for. a:
-left-right and up-down flips for both. b: ours with all of P1's augmentation (flips, rotation,
-shear, colours), theirs with flips alone. c: all of it for both. d: ours without any augmentation,
-beside decoding alone, by Pillow, by its draft mode, by torchvision, in one thread and in as many as
-there are cores. e: building the cache, beside the same decoders. All files are in the memory of the
-system.
+JPEG of 600x450, either no more than the reduced images enlarged ("reduced"), or with noise until
+they are as heavy as the official ones ("ham10000"); or grey PNG of 1024x1024, as heavy as the
+official ones ("chestxray14"). Ours comes from the pixel cache, the peers are torch's DataLoader
+with torchvision's transforms on Pillow images and on tensors, with the numbers of workers asked
+for. a: left-right and up-down flips for both. b: ours with all of P1's augmentation (flips,
+rotation, shear, colours), theirs with flips alone. c: all of it for both. d: ours without any
+augmentation, beside decoding alone, by Pillow, by its draft mode, by torchvision, in one thread and
+in as many as there are cores. e: building the cache, beside the same decoders. All files are in the
+memory of the system.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     hardware.keep_memory()
     folder = args.keep or Path(tempfile.mkdtemp(prefix="diascope-bench-"))
     try:
-        files = sorted((folder / args.files).rglob("*.*"))  # none, but where they are kept
+        files = sorted((folder / args.files).rglob("*.*"))  # none without --keep
         if len(files) != args.images:
             about = (args.data, args.images, args.seed, args.quick)
             files = write_files(folder / args.files, *about, args.files)

@@ -27,7 +27,8 @@ warnings.filterwarnings("ignore", "The image decoding and encoding", Deprecation
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 QUALITY = 95
-WEIGHED = 8
+WEIGHED = 32  # images by which the noise is found
+NEAR = 0.05  # how far from the weight asked for files may be on average
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def write_files(
     """Write `count` files of a kind, of the images of `data` or the phantom's.
 
     Images that are smaller, as the reduced ones are, are enlarged. They are then too light, as
-    nothing fine is in them: noise is added until the first few are as heavy as the kind says.
+    nothing fine is in them: noise is added until some of them, evenly spread, weigh on average
+    what the kind says. Raises `UserError` where they are heavier without.
     """
     if data is None:
         dataset = open_data(f"phantom:images={count},size={64 if quick else 450},seed={seed}")
@@ -71,30 +73,36 @@ def write_files(
     rows, what = np.sort(np.argsort(lot)[:count]).tolist(), KINDS[kind]
     what = what.shrunk() if quick else what
 
-    def image(row: int) -> Image.Image:
+    def enlarged(row: int) -> Image.Image:
         pixels = dataset.reader.image(str(dataset.table.path[row]))
         found = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         return found.convert(what.mode).resize(what.size, Image.Resampling.BICUBIC)
 
-    deviation = _deviation([image(row) for row in rows[:WEIGHED]], what)
+    deviation = 0.0
+    if what.kilobytes is not None:
+        some = rows[:: -(-count // WEIGHED)]
+        deviation = _deviation([enlarged(row) for row in some], what, 1000 * what.kilobytes)
     files = []
     for number, row in enumerate(rows):
         files.append(folder / "ab"[number % 2] / f"{number:05d}{what.suffix}")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
-        files[-1].write_bytes(_encoded(_noised(image(row), deviation, number), what))
+        files[-1].write_bytes(_encoded(_noised(enlarged(row), deviation, number), what))
     return sorted(files)
 
 
-def _deviation(images: Sequence[Image.Image], what: Kind) -> float:
-    """Return the noise, in grey levels, with which files weigh what they must; by bisection."""
-    if what.kilobytes is None:
-        return 0.0
+def _deviation(images: Sequence[Image.Image], what: Kind, weight: float) -> float:
+    """Return the noise, in grey levels, with which files have this weight in bytes."""
+
+    def weighed(deviation: float) -> float:
+        noised = (_noised(image, deviation, number) for number, image in enumerate(images))
+        return sum(len(_encoded(image, what)) for image in noised) / len(images)
+
     low, high = 0.0, 32.0
     for _ in range(10):
         middle = (low + high) / 2
-        weights = [len(_encoded(_noised(one, middle, k), what)) for k, one in enumerate(images)]
-        heavy = sum(weights) > 1000 * what.kilobytes * len(images)
-        low, high = (low, middle) if heavy else (middle, high)
+        low, high = (low, middle) if weighed(middle) > weight else (middle, high)
+    if abs(found := weighed(low) - weight) > NEAR * weight:
+        raise UserError(f"files of these images weigh {weight + found:.0f} bytes, not {weight:.0f}")
     return low
 
 

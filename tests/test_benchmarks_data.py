@@ -12,6 +12,7 @@ from benchmarks import data, data_inputs
 from PIL import Image
 
 from diascope.data import Preprocess
+from diascope.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 
@@ -39,13 +40,22 @@ def test_rows_of_the_input_pipeline_write_whole_records(
 @pytest.mark.parametrize("kind", ["ham10000", "chestxray14"])
 def test_files_are_as_heavy_as_the_official_ones(tmp_path: Path, kind: str) -> None:
     what = data_inputs.KINDS[kind].shrunk()
-    files = data_inputs.write_files(tmp_path, None, 4, 0, quick=True, kind=kind)
+    files = data_inputs.write_files(tmp_path, None, 40, 0, quick=True, kind=kind)
     assert what.kilobytes is not None
     weight = sum(file.stat().st_size for file in files) / len(files)
     assert weight == pytest.approx(1000 * what.kilobytes, rel=0.05)
     for file in files:
         with Image.open(file) as image:
             assert (image.size, image.mode, file.suffix) == (what.size, what.mode, what.suffix)
+
+
+def test_images_that_are_too_heavy_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(data_inputs.KINDS, "light", data_inputs.Kind((600, 450), kilobytes=2))
+    with pytest.raises(UserError, match="bytes, not"):
+        data_inputs.write_files(tmp_path, None, 4, 0, quick=True, kind="light")
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_way_of_decoding_sees_the_same_image(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from diascope.attacks.base import logits_and_gradient
 from diascope.models import create_model
 from diascope.models.frozen import frozen
 from diascope.models.heads import cross_entropy
-from diascope.models.strided import StridedConv2d, gains_from_phases
+from diascope.models.split import SplitConv2d
+from diascope.models.strided import Phases, StridedConv2d, gains_from_phases
 
 CPU = torch.device("cpu")
 
@@ -92,5 +93,10 @@ def test_a_frozen_model_has_its_stem_so(side):
     torch.testing.assert_close(found, true, atol=1e-5, rtol=1e-3)
     assert type(model.backbone.conv1) is nn.Conv2d
     with frozen(model, x, precision="bf16") as net:
-        kinds = {type(module) for module in net.body.modules()}
-    assert StridedConv2d not in kinds
+        stem = net.body.backbone.conv1
+        assert isinstance(stem, SplitConv2d)
+        assert isinstance(stem.gradient, Phases)
+        _, rough = logits_and_gradient(net, x, y, cross_entropy)
+        _, none = logits_and_gradient(net, x[:0], y[:0], cross_entropy)
+    assert (rough - true).norm() < 0.1 * true.norm()
+    assert none.shape == (0, 3, side, side)

@@ -40,9 +40,10 @@ class DenseConv2d(nn.Module):
         """Return the convolution of maps (B, Ci, h, w)."""
         if tuple(x.shape[2:]) != self.size:
             return self.conv(x)  # type: ignore[no-any-return]
-        flat = x.permute(0, 2, 3, 1).reshape(len(x), -1)
+        flat = x.permute(0, 2, 3, 1).flatten(1)
         out = F.linear(flat, self.matrix, self.bias)
-        return out.view(len(x), *self.out, -1).permute(0, 3, 1, 2)
+        channels = out.shape[1] // (self.out[0] * self.out[1])
+        return out.view(len(x), *self.out, channels).permute(0, 3, 1, 2)
 
 
 def gains_from_dense(module: nn.Module, size: tuple[int, int], device: torch.device) -> bool:

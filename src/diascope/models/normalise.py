@@ -35,7 +35,7 @@ class Normalise(nn.Module):
             found = (rows - mean).div_(std)
         else:
             found = torch.empty_like(rows, dtype=torch.result_type(rows, mean))
-            parts = (torch.split(each, _at_once(rows)) for each in (rows, found))
+            parts = (torch.split(each, _at_once(found)) for each in (rows, found))
             for some, into in zip(*parts, strict=True):
                 into.copy_((some - mean).div_(std))
         return found.view(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -43,7 +43,8 @@ class Normalise(nn.Module):
 
 def _at_once(rows: Tensor) -> int:
     """Return how many rows to work on at once: what the threads' caches hold."""
-    return max(1, torch.get_num_threads() * CACHED // (rows.element_size() * rows.shape[1]))
+    bytes_a_row = rows.element_size() * rows.shape[1]
+    return max(1, int(torch.get_num_threads() * CACHED / bytes_a_row))
 
 
 def _of_channels_last(x: Tensor) -> bool:

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diascope.models.input_gradient import InputGradient, input_gradient_of
 from diascope.models.recast import recast
-from diascope.models.strided import InputGradient, input_gradient_of
+from diascope.models.recording import transforming
 
 
 class ExactConv2d(nn.Conv2d):
@@ -36,7 +37,7 @@ class ExactConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of images (B, C, H, W), float32."""
         with torch.autocast(x.device.type, enabled=False):
-            if not x.requires_grad or torch._C._are_functorch_transforms_active():
+            if not x.requires_grad or transforming():
                 return super().forward(x.float())
             return _LowGradient.apply(x.float(), self)  # type: ignore[no-any-return]
 

@@ -11,25 +11,23 @@ bfloat16, on two threads with AVX-512 BF16, that of 22 images at 224 in 32 inste
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from diascope.models.recast import recast
 from diascope.models.recording import transforming
 
 MOST_CHANNELS = 8
 
-# Of a seed, the gradient to the output (B, Co, oh, ow), and the size (h, w) of the input.
-InputGradient = Callable[[Tensor, torch.Size], Tensor]
-
 
 class Phases:
-    """The gradient of a strided convolution to its input; see `InputGradient`."""
+    """The gradient of a strided convolution to its input.
+
+    weight: (Co, Ci, kh, kw), the convolution's own, which stands still, in the type wanted.
+    """
 
     def __init__(self, conv: nn.Conv2d, weight: Tensor) -> None:
         self.stride = stride = conv.stride[0]
@@ -47,40 +45,29 @@ class Phases:
         self.weight = phases.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, seed: Tensor, size: torch.Size) -> Tensor:
-        """Return the gradient (B, Ci, h, w)."""
-        stride = self.stride
+        """Return the gradient to an input of `size` (h, w), of `seed` (B, Co, oh, ow)."""
+        stride, channels = self.stride, len(self.weight) // self.stride**2
         many = [-(-side // stride) for side in size]  # pixels of each phase
         need = [many[n] + self.after[n] - seed.shape[2 + n] for n in range(2)]
         pad = [max(self.before[n], need[n], 0) for n in range(2)]
         out = F.conv2d(seed, self.weight, padding=pad)
         for n in range(2):
-            out = out.narrow(2 + n, pad[n] - self.before[n], many[n])
-        out = out.permute(0, 2, 3, 1).reshape(len(out), *many, stride, -1).transpose(2, 3)
-        out = out.reshape(len(out), many[0] * stride, many[1] * stride, -1).permute(0, 3, 1, 2)
-        return out[:, :, : size[0], : size[1]]
+            out = _narrowed(out, 2 + n, pad[n] - self.before[n], many[n])
+        out = out.permute(0, 2, 3, 1).reshape(len(out), *many, stride, stride * channels)
+        whole = [side * stride for side in many]
+        out = out.transpose(2, 3).reshape(len(out), *whole, channels).permute(0, 3, 1, 2)
+        return _narrowed(_narrowed(out, 2, 0, size[0]), 3, 0, size[1])
 
 
-def input_gradient_of(conv: nn.Conv2d, weight: Tensor) -> InputGradient:
-    """Return what computes the gradient of a convolution to its input, in the type of `weight`.
-
-    weight: (Co, Ci, kh, kw), the convolution's own, which stands still, in the type wanted.
-    """
-    if gains_from_phases(conv, weight.device):
-        return Phases(conv, weight)
-    weight = weight.contiguous(memory_format=torch.channels_last)
-
-    def plainly(seed: Tensor, size: torch.Size) -> Tensor:
-        shape = (len(seed), conv.in_channels, *size)
-        place = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        return conv2d_input(shape, weight, seed, *place)  # type: ignore[no-any-return, no-untyped-call]
-
-    return plainly
+def _narrowed(x: Tensor, axis: int, start: int, length: int) -> Tensor:
+    """Return the part of `x`; itself where that is all of it."""
+    return x if x.shape[axis] == length else x.narrow(axis, start, length)
 
 
 class StridedConv2d(nn.Conv2d):
     """A convolution that has its gradient to the input in phases; its weights stand still."""
 
-    gradient: InputGradient
+    gradient: Phases
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> StridedConv2d:
