@@ -26,7 +26,6 @@ from diascope.randomness import derive
 warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-QUALITY = 95
 WEIGHED = 32  # images by which the noise is found
 NEAR = 0.05  # how far from the weight asked for files may be on average
 
@@ -39,6 +38,7 @@ class Kind:
     suffix: str = ".jpg"
     mode: str = "RGB"
     kilobytes: float | None = None
+    quality: int = 95  # of JPEG
 
     def shrunk(self) -> Kind:
         """Return the same kind a fifth as wide and high, for smoke tests."""
@@ -49,7 +49,7 @@ class Kind:
 # Of the official downloads: 10,015 files of HAM10000 in 2.7 GB, 112,120 of ChestX-ray14 in 42 GB.
 KINDS = {
     "reduced": Kind((600, 450)),
-    "ham10000": Kind((600, 450), kilobytes=270),
+    "ham10000": Kind((600, 450), kilobytes=270, quality=98),
     "chestxray14": Kind((1024, 1024), ".png", "L", kilobytes=375),
 }
 
@@ -117,7 +117,7 @@ def _noised(image: Image.Image, deviation: float, seed: int) -> Image.Image:
 def _encoded(image: Image.Image, what: Kind) -> bytes:
     into = io.BytesIO()
     if what.suffix == ".jpg":
-        image.save(into, "JPEG", quality=QUALITY)
+        image.save(into, "JPEG", quality=what.quality)
     else:
         image.save(into, "PNG")
     return into.getvalue()

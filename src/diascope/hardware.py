@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 
 Precision = Literal["32-true", "bf16-mixed"]
-CACHED = 2 << 20  # bytes that a thread on a CPU works on at once: what its caches hold
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _AVX512_BF16 = "_is_avx512_bf16_supported"  # of torch.cpu
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")

@@ -135,7 +135,7 @@ def test_pieces_of_a_batch_have_the_bits_of_the_whole(
 ) -> None:
     x = batch(channels=channels)
     whole = augment(x, IDS, 3, 1)
-    monkeypatch.setattr("diascope.data.augment.CACHED", 2 * 4 * channels * 24 * 24)
+    monkeypatch.setattr("diascope.data.augment._CACHED", 2 * 4 * channels * 24 * 24)
     assert torch.equal(augment(x, IDS, 3, 1), whole)
     assert torch.equal(augment(x.contiguous(), IDS, 3, 1), whole)
 

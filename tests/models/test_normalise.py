@@ -44,20 +44,6 @@ def test_it_is_the_same_to_the_bit_in_every_memory_format(channels, dtype, size,
         torch.testing.assert_close(gradient, seen[0][1], atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("cached", [1, 14 * 3 * 4 * 5, 1 << 20])  # one row, some, all of them
-def test_pieces_have_the_bits_of_the_whole(dtype, cached, monkeypatch):
-    monkeypatch.setattr("diascope.models.normalise.CACHED", cached / torch.get_num_threads())
-    module, x = Normalise(MEAN, STD), images().to(dtype).contiguous(memory_format=LAST)
-    expected = (x - module.mean) / module.std
-    assert module(x).dtype == expected.dtype
-    torch.testing.assert_close(module(x), expected, atol=0, rtol=0)
-    with torch.inference_mode():
-        torch.testing.assert_close(module(x), expected, atol=0, rtol=0)
-    with torch.no_grad():
-        torch.testing.assert_close(module(x.requires_grad_(True)), expected, atol=0, rtol=0)
-
-
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_a_tangent_comes_through():
     module, x = Normalise(MEAN, STD), images().contiguous(memory_format=LAST)

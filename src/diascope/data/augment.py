@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diascope.hardware import CACHED
 from diascope.randomness import Noise, derive
 
 _LUMA = (0.299, 0.587, 0.114)
+_CACHED = 2 << 20  # bytes of images a thread works on at once: what its caches hold
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _images_at_once(x: Tensor) -> int:
     if x.device.type != "cpu":
         return len(x)
     each = 4 * math.prod(x.shape[1:])
-    return torch.get_num_threads() * max(1, CACHED // each)
+    return torch.get_num_threads() * max(1, _CACHED // each)
 
 
 def _of(values: list[Tensor] | None, part: slice) -> list[Tensor] | None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from diascope.hardware import CACHED
 from diascope.models.recording import transforming
 
 
@@ -31,20 +30,8 @@ class Normalise(nn.Module):
         batch, channels, height, width = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(batch * height, width * channels)
         mean, std = (each.flatten().repeat(width) for each in (self.mean, self.std))
-        if x.requires_grad and torch.is_grad_enabled():
-            found = (rows - mean).div_(std)
-        else:
-            found = torch.empty_like(rows, dtype=torch.result_type(rows, mean))
-            parts = (torch.split(each, _at_once(found)) for each in (rows, found))
-            for some, into in zip(*parts, strict=True):
-                into.copy_((some - mean).div_(std))
-        return found.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _at_once(rows: Tensor) -> int:
-    """Return how many rows to work on at once: what the threads' caches hold."""
-    bytes_a_row = rows.element_size() * rows.shape[1]
-    return max(1, int(torch.get_num_threads() * CACHED / bytes_a_row))
+        rows = (rows - mean).div_(std)
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _of_channels_last(x: Tensor) -> bool:
