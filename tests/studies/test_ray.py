@@ -119,6 +119,7 @@ class Killer:
                     self.cluster.remove_node(self.other, allow_graceful=False)
                 else:
                     self.killed = key
+                del self.at_work[pid]
                 os.kill(pid, signal.SIGKILL)  # or it might end its work without its node
         return False
 
@@ -129,9 +130,9 @@ class Killer:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-            while self._state(pid) not in "TZX":
+            while (state := self._state(pid)) not in "TZX":
                 time.sleep(0.001)
-            if not (run / WEIGHTS).exists():
+            if state == "T" and not (run / WEIGHTS).exists():
                 return True
             os.kill(pid, signal.SIGCONT)
         return False
