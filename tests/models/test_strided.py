@@ -7,12 +7,19 @@ import torch
 from tests.nets import images
 from torch import nn
 
+import diascope.models.frozen
 from diascope.attacks.base import logits_and_gradient
 from diascope.models import create_model
 from diascope.models.frozen import frozen
 from diascope.models.heads import cross_entropy
 from diascope.models.split import SplitConv2d
-from diascope.models.strided import Phases, StridedConv2d, gains_from_phases
+from diascope.models.strided import (
+    Phases,
+    Places,
+    StridedConv2d,
+    gains_from_phases,
+    gains_from_places,
+)
 
 CPU = torch.device("cpu")
 
@@ -33,7 +40,7 @@ def test_has_the_gradient_of_the_convolution(kernel, stride, padding, size):
     seed = torch.randn_like(conv(x))
     (found,), (true,) = (torch.autograd.grad(m(x), x, seed) for m in (new, conv))
     torch.testing.assert_close(found, true, atol=1e-12, rtol=1e-12)
-    assert "InPhases" in type(new(x).grad_fn).__name__
+    assert "Faster" in type(new(x).grad_fn).__name__
 
 
 def test_its_gradient_has_a_gradient_and_is_mapped_over():
@@ -76,6 +83,52 @@ def test_weights_that_learn_keep_their_gradient():
 def test_knows_where_it_gains(gains, conv):
     assert gains_from_phases(conv, CPU) is gains
     assert not gains_from_phases(conv, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("gains", "conv"),
+    [
+        (True, nn.Conv2d(64, 128, 1, stride=2)),
+        (True, nn.Conv2d(3, 4, 1, stride=(1, 3)).bfloat16()),
+        (False, nn.Conv2d(64, 128, 1)),
+        (False, nn.Conv2d(64, 128, 1, stride=2, padding=1)),
+        (False, nn.Conv2d(64, 128, 3, stride=2)),
+        (False, nn.Conv2d(4, 8, 1, stride=2, groups=4)),
+        (False, nn.Conv2d(3, 8, 1, stride=2).double()),
+    ],
+)
+def test_knows_where_a_gradient_is_put_in_places(gains, conv):
+    assert gains_from_places(conv, CPU) is gains
+    assert not gains_from_places(conv, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_shortcuts_of_a_frozen_model_have_their_gradients_so(precision, monkeypatch):
+    torch.manual_seed(0)
+    model, x, y = create_model("resnet18", num_classes=3).eval(), images(2, 64), torch.arange(2)
+    with frozen(model, x, precision=precision) as net:
+        shortcut = net.body.backbone.layer2[0].downsample[0]
+        assert isinstance(shortcut, StridedConv2d)
+        assert isinstance(shortcut.gradient, Places)
+        _, found = logits_and_gradient(net, x, y, cross_entropy)
+        _, none = logits_and_gradient(net, x[:0], y[:0], cross_entropy)
+    monkeypatch.setattr(diascope.models.frozen, "gains_from_places", lambda *_: False)
+    with frozen(model, x, precision=precision) as net:
+        assert type(net.body.backbone.layer2[0].downsample[0]) is nn.Conv2d
+        _, true = logits_and_gradient(net, x, y, cross_entropy)
+    assert (found - true).norm() < 1e-4 * true.norm()
+    assert none.shape == (0, 3, 64, 64)
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
+def test_gradients_of_many_seeds_are_put_in_places(stride):
+    conv = fixed(nn.Conv2d(3, 5, 1, stride=stride).double())
+    x = torch.rand(2, 3, 8, 7, dtype=torch.float64, requires_grad=True)
+    new = StridedConv2d.of(conv)
+    seeds = torch.randn(4, *conv(x).shape, dtype=torch.float64)
+    rows = [torch.autograd.grad(m(x), x, seeds, is_grads_batched=True) for m in (new, conv)]
+    torch.testing.assert_close(*rows)
+    assert torch.autograd.gradgradcheck(lambda x: new(x).square(), x)
 
 
 @pytest.mark.parametrize("side", [32, 37])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,7 +17,9 @@ from diascope.models.heads import target_score
 Score = Literal["logit", "log_softmax", "probability", "loss"]
 
 
-def input_gradient(net: nn.Module, x: Tensor, targets: Tensor, of: Score = "logit") -> Tensor:
+def input_gradient(
+    net: Callable[[Tensor], Tensor], x: Tensor, targets: Tensor, of: Score = "logit"
+) -> Tensor:
     """Return the gradient of each image's score to its pixels, (B, C, H, W), of x's kind.
 
     The scores are summed over the batch, so that no gradient depends on the others. It is zero

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from diascope.explain.base import Rectification, checked_targets, explainers
 from diascope.explain.baselines import NOISY, Baseline, Given, baseline_of, check_baseline
 from diascope.explain.chunks import chunks, rows_within
-from diascope.explain.gradient import Score, input_gradient
+from diascope.explain.gradient import Score
+from diascope.explain.sums import sums_of
 from diascope.models.frozen import Arithmetic, frozen
 from diascope.models.heads import target_score
 from diascope.models.modes import exactly
@@ -102,7 +103,7 @@ class IntegratedGradients:
         x, noise = x.detach(), Noise.of(x, generator, ids)
         with frozen(model, x[:1], precision=self.precision, exact_pooling=True) as net:
             targets, total = checked_targets(net, x, target), torch.zeros_like(x)
-            way = [v.to(x)[:, None, None, None] for v in quadrature(self.rule, self.steps)]
+            way = [v.to(x) for v in quadrature(self.rule, self.steps)]
             for baseline in self._baselines(x, noise):
                 gradient = self._mean_gradient(net, x, baseline, targets, *way)
                 total += gradient.mul_(x - baseline)
@@ -132,14 +133,12 @@ class IntegratedGradients:
         points: Tensor,
         weights: Tensor,
     ) -> Tensor:
-        """Return the gradient integrated over the points (S, 1, 1, 1) of the way, (B, C, H, W)."""
-        mean = torch.zeros_like(x)
-        rows = rows_within(net, x, self.memory)
+        """Return the gradient integrated over the points (S,) of the way, (B, C, H, W)."""
+        sums, rows = sums_of(net, x, self.steps), rows_within(net, x, self.memory)
         for chunk in chunks(len(x), self.steps, rows, x.device):
-            at = torch.lerp(baseline[chunk.image], x[chunk.image], points[chunk.step])
-            gradient = input_gradient(net, at, targets[chunk.image], self.of)
-            chunk.add_to(mean, gradient * weights[chunk.step])
-        return mean
+            at, weight, ys = points[chunk.step], weights[chunk.step], targets[chunk.image]
+            sums.add_between(chunk, (baseline, x), at, ys, self.of, weight)
+        return sums.total
 
     def total(
         self,

@@ -12,6 +12,7 @@ from diascope.errors import UserError
 from diascope.explain.base import Rectification, checked_targets, explainers
 from diascope.explain.baselines import blurred
 from diascope.explain.chunks import rows_within
+from diascope.explain.covered import Covered, Windows, covered_of
 from diascope.explain.gradient import Score
 from diascope.models.frozen import Arithmetic, frozen
 from diascope.models.heads import target_score
@@ -77,8 +78,14 @@ class Occlusion:
         with frozen(model, x[:1], precision=self.precision) as net, torch.no_grad():
             targets = checked_targets(net, x, target)
             patch, stride = self.sides(x)
-            down, across = (_windows(n, patch, stride, x) for n in x.shape[2:])
-            drops = self._drops(net, x, targets, down, across, patch)
+            windows = Windows.of(x.shape[2], patch, stride), Windows.of(x.shape[3], patch, stride)
+            down, across = (each.matrix(x) for each in windows)
+            fill = self._fill(x, patch)
+            differs = (x != fill).any(1).to(x.dtype)  # (B, H, W)
+            places = (down @ differs @ across.T > 0).nonzero()
+            covered = covered_of(net, x, fill, windows)
+            rows = rows_within(net, x, self.memory, gradient=False)
+            drops = self._drops(covered, targets, places, rows)
         total = down.T @ drops.to(x.dtype) @ across
         return (total / torch.outer(down.sum(0), across.sum(0)))[:, None]
 
@@ -99,29 +106,18 @@ class Occlusion:
         patch, stride = self.sides(torch.empty(0, 1, side, side))
         return 1 + (-(-(side - patch) // stride) + 1) ** 2
 
-    def _drops(
-        self,
-        net: nn.Module,
-        x: Tensor,
-        targets: Tensor,
-        down: Tensor,
-        across: Tensor,
-        patch: int,
-    ) -> Tensor:
-        """Return by how much each patch lowers the score, (B, n, m)."""
-        fill = self._fill(x, patch)
-        differs = (x != fill).any(1).to(x.dtype)  # (B, H, W)
-        image, row, column = (down @ differs @ across.T > 0).nonzero().unbind(1)
-        rows = rows_within(net, x, self.memory, gradient=False)
-        parts = zip(torch.split(x, rows), torch.split(targets, rows), strict=True)
-        clean = torch.cat([target_score(net(xs), ys, self.of) for xs, ys in parts])
-        drops = clean.new_zeros(len(x), len(down), len(across))
-        for i, r, c in zip(
-            torch.split(image, rows), torch.split(row, rows), torch.split(column, rows), strict=True
-        ):
-            covered = (down[r, :, None] * across[c, None, :]).bool()[:, None]  # (n, 1, H, W)
-            seen = torch.where(covered, fill[i], x[i])
-            drops[i, r, c] = clean[i] - target_score(net(seen), targets[i], self.of)
+    def _drops(self, covered: Covered, targets: Tensor, places: Tensor, rows: int) -> Tensor:
+        """Return by how much each patch lowers the score, (B, n, m).
+
+        places: the image, row and column of those that are asked about, (P, 3).
+        """
+        everyone = torch.split(torch.arange(len(targets), device=targets.device), rows)
+        clean = torch.cat([target_score(covered.whole(i), targets[i], self.of) for i in everyone])
+        drops = clean.new_zeros(len(clean), *(len(each.spans) for each in covered.windows))
+        for part in torch.split(places, rows) if len(places) else ():
+            image, row, column = part.unbind(1)
+            score = target_score(covered.logits(image, row, column), targets[image], self.of)
+            drops[image, row, column] = clean[image] - score
         return drops
 
     def _fill(self, x: Tensor, patch: int) -> Tensor:
@@ -131,11 +127,3 @@ class Occlusion:
         if self.fill == "mean":
             return x.mean((2, 3), keepdim=True)
         return x.new_tensor(float(self.fill)).expand(len(x), 1, 1, 1)
-
-
-def _windows(side: int, patch: int, stride: int, like: Tensor) -> Tensor:
-    """Return which pixels of an axis each patch covers, (n, side), 0 or 1."""
-    count = -(-(side - patch) // stride) + 1
-    start = torch.arange(count, device=like.device)[:, None] * stride
-    place = torch.arange(side, device=like.device)[None]
-    return ((place >= start) & (place < start + patch)).to(like.dtype)

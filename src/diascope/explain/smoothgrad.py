@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from diascope.explain.base import Rectification, checked_targets, explainers
-from diascope.explain.chunks import chunks, rows_within
+from diascope.explain.chunks import Chunk, chunks, rows_within
 from diascope.explain.gradient import Score, input_gradient
+from diascope.explain.sums import AtImages, sums_of
 from diascope.models.frozen import Arithmetic, frozen
 from diascope.randomness import Noise
 
@@ -80,18 +81,25 @@ class SmoothGrad:
         self, net: nn.Module, x: Tensor, targets: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Return the mean of the gradients and, if the variant asks, that of their squares."""
+        squared = self.variant != "mean"
+        mean = AtImages(net, x) if squared else sums_of(net, x, self.samples)
+        squares, rows = torch.zeros_like(x), rows_within(net, x, self.memory)
         sigma = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).view(-1, 1, 1, 1)
-        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
-        rows = rows_within(net, x, self.memory)
         for chunk in chunks(len(x), self.samples, rows, x.device):
-            drawn = Noise(noise.seed, noise.ids[chunk.image] * _APART + chunk.step)
-            noisy = _normal(drawn, x.shape[1:]).to(x).mul_(sigma[chunk.image])
-            noisy += x[chunk.image]
-            gradient = input_gradient(net, noisy, targets[chunk.image], self.of)
-            chunk.add_to(mean, gradient)
-            if self.variant != "mean":
+            noisy, ys = _noisy(x, sigma, noise, chunk), targets[chunk.image]
+            if squared:
+                gradient = input_gradient(net, noisy, ys, self.of)
+                chunk.add_to(mean.total, gradient)
                 chunk.add_to(squares, gradient.square())
-        return mean.div_(self.samples), squares.div_(self.samples)
+            else:
+                mean.add(chunk, noisy, ys, self.of, x.new_ones(len(noisy)))
+        return mean.total.div_(self.samples), squares.div_(self.samples)
+
+
+def _noisy(x: Tensor, sigma: Tensor, noise: Noise, chunk: Chunk) -> Tensor:
+    """Return the noisy images of a chunk; sigma: of each image, (B, 1, 1, 1)."""
+    drawn = Noise(noise.seed, noise.ids[chunk.image] * _APART + chunk.step)
+    return _normal(drawn, x.shape[1:]).to(x).mul_(sigma[chunk.image]).add_(x[chunk.image])
 
 
 def _normal(noise: Noise, shape: Sequence[int]) -> Tensor:

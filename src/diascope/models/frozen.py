@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,7 +21,7 @@ from diascope.models.dense import DenseConv2d
 from diascope.models.folding import Plan, fold, folding_plan, replace_module, shallow_copy
 from diascope.models.modes import arithmetic, unwrapped
 from diascope.models.pooled import ExactConv2d
-from diascope.models.strided import StridedConv2d, gains_from_phases
+from diascope.models.strided import StridedConv2d, gains_from_phases, gains_from_places
 
 Arithmetic = Literal["auto", "float32", "bf16"]
 
@@ -32,8 +32,9 @@ class FrozenModel(nn.Module):
     """A model made ready for many gradients to its input; see `frozen`.
 
     original: the model it stands for, untouched. precision: "float32" or "bf16". outputs: K as it
-    was when the model was first frozen, 0 if that is not known. Called with images (B, C, H, W) in
-    [0, 1] it returns the logits (B, K), at least in float32.
+    was when the model was first frozen, 0 if that is not known. stem: the name in `body` of the
+    convolution that takes in the image, or None. Called with images (B, C, H, W) in [0, 1] it
+    returns the logits (B, K), at least in float32.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class FrozenModel(nn.Module):
         precision: Arithmetic,
         outputs: int = 0,
         exact_pooling: bool = False,
+        stem: str | None = None,
     ) -> None:
         super().__init__()
         # past nn.Module's own bookkeeping: its modules and parameters are not this one's
         self.__dict__.update(
             _frozen_from=original, _body=body, precision=precision, _outputs=outputs
         )
-        self.__dict__["exact_pooling"] = exact_pooling
+        self.__dict__.update(exact_pooling=exact_pooling, stem=stem)
         self.eval()
 
     @property
@@ -66,6 +68,11 @@ class FrozenModel(nn.Module):
     def body(self) -> Callable[[Tensor], Tensor]:
         """What is run in its place."""
         return self.__dict__["_body"]  # type: ignore[no-any-return]
+
+    def modules_of_body(self) -> dict[str, Any]:
+        """Return the modules of `body` by name; none of one that is compiled."""
+        plain = isinstance(self.body, nn.Module) and not hasattr(self.body, "_orig_mod")
+        return dict(self.body.named_modules()) if plain else {}  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K)."""
@@ -121,7 +128,9 @@ def frozen(
             mode = "reduce-overhead" if sample.device.type == "cuda" else "default"
             runner = torch.compile(body, mode=mode)
         plan = _PLANS.get(inner)
-        yield FrozenModel(inner, runner, chosen, 0 if plan is None else plan.outputs, exact)
+        plan = Plan() if plan is None else plan
+        stem = None if body is inner else plan.stem
+        yield FrozenModel(inner, runner, chosen, plan.outputs, exact, stem)
 
 
 def _precision(model: nn.Module, sample: Tensor, asked: Arithmetic) -> Arithmetic:
@@ -178,7 +187,8 @@ def _make_ready(
                     value = value.contiguous(memory_format=torch.channels_last)
                 module._parameters[name] = nn.Parameter(value, requires_grad=False)
         for name, module in list(body.named_modules()):
-            if name and gains_from_phases(module, sample.device):
+            gains = (gain(module, sample.device) for gain in (gains_from_phases, gains_from_places))
+            if name and any(gains):
                 replace_module(body, name, StridedConv2d.of(module))
 
 

@@ -1,4 +1,4 @@
-"""Convolutions with a stride over few channels, whose gradient to the input is computed faster.
+"""Convolutions with a stride, whose gradient to the input is computed faster.
 
 CPU kernels are poor at the gradient of a strided convolution to an input of a few channels: that of
 a 7x7 stem of stride 2 takes four times its forward. A pixel hears only of the taps that fall on it,
@@ -7,11 +7,15 @@ stride 1, and all phases are one, whose pixels are then put in their places. One
 thread without AMX, 16 images: the gradient of that stem at 224 in 90 ms instead of 240, at 64 in 8
 instead of 21, of 16x16 patches at 224 in 7 instead of 50; above 8 channels nothing is gained. In
 bfloat16, on two threads with AVX-512 BF16, that of 22 images at 224 in 32 instead of 132.
+
+The kernels are poor, too, at a 1x1 convolution with a stride, which reads one pixel of each square
+and leaves the rest without a gradient, over however many channels: the shortcuts of residual
+networks. Without the stride, its gradient then put in its places, that takes half as long.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -64,37 +68,69 @@ def _narrowed(x: Tensor, axis: int, start: int, length: int) -> Tensor:
     return x if x.shape[axis] == length else x.narrow(axis, start, length)
 
 
-class StridedConv2d(nn.Conv2d):
-    """A convolution that has its gradient to the input in phases; its weights stand still."""
+class Places:
+    """The gradient of a 1x1 convolution with a stride, and no padding, to its input.
 
-    gradient: Phases
+    weight: (Co, Ci, 1, 1), the convolution's own, which stands still, in the type wanted.
+    """
+
+    def __init__(self, conv: nn.Conv2d, weight: Tensor) -> None:
+        self.stride = conv.stride
+        self.weight = weight.transpose(0, 1).contiguous()  # (Ci, Co, 1, 1)
+
+    def __call__(self, seed: Tensor, size: torch.Size) -> Tensor:
+        """Return the gradient to an input of `size` (h, w), of `seed` (B, Co, oh, ow)."""
+        out = F.conv2d(seed, self.weight).permute(0, 2, 3, 1)  # (B, oh, ow, Ci)
+        down, across = self.stride
+        out = F.pad(out[:, :, None, :, None], (0, 0, 0, across - 1, 0, 0, 0, down - 1))
+        whole = (seed.shape[2] * down, seed.shape[3] * across)
+        out = out.reshape(len(seed), *whole, len(self.weight)).permute(0, 3, 1, 2)
+        return _narrowed(_narrowed(out, 2, 0, size[0]), 3, 0, size[1])
+
+
+class StridedConv2d(nn.Conv2d):
+    """A convolution that has a faster gradient to its input; its weights stand still."""
+
+    gradient: Phases | Places
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> StridedConv2d:
         """Return the same convolution, on the same weights, with the faster gradient."""
         new = recast(conv, cls)
-        new.gradient = Phases(conv, conv.weight.detach())
+        kind = Places if _takes_places(conv) else Phases
+        new.gradient = kind(conv, conv.weight.detach())
         return new
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of maps (B, Ci, h, w)."""
         if not x.requires_grad or self.weight.requires_grad or transforming():
             return super().forward(x)
-        return _InPhases.apply(x, self)  # type: ignore[no-any-return]
+        return _Faster.apply(x, self)  # type: ignore[no-any-return]
 
 
 def gains_from_phases(module: nn.Module, device: torch.device) -> bool:
     """Tell whether a convolution is worth a gradient in phases; measured on CPUs only."""
-    if device.type != "cpu" or type(module) is not nn.Conv2d:
-        return False
-    plain = module.groups == 1 and module.padding_mode == "zeros" and module.dilation == (1, 1)
-    if not plain or isinstance(module.padding, str) or module.in_channels > MOST_CHANNELS:
-        return False
-    weight = module._parameters.get("weight")
-    if weight is None or weight.dtype != torch.float32:
+    if not _is_plain(module, device, torch.float32) or module.in_channels > MOST_CHANNELS:
         return False
     stride = module.stride[0]
     return module.stride == (stride, stride) and 1 < stride <= min(module.kernel_size)
+
+
+def gains_from_places(module: nn.Module, device: torch.device) -> bool:
+    """Tell whether a convolution is worth a gradient put in its places; measured on CPUs only."""
+    return _is_plain(module, device, torch.float32, torch.bfloat16) and _takes_places(module)
+
+
+def _takes_places(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (1, 1) and conv.padding == (0, 0) and max(conv.stride) > 1
+
+
+def _is_plain(module: nn.Module, device: torch.device, *types: torch.dtype) -> TypeGuard[nn.Conv2d]:
+    if device.type != "cpu" or type(module) is not nn.Conv2d or isinstance(module.padding, str):
+        return False
+    weight = module._parameters.get("weight")
+    zeros = module.padding_mode == "zeros" and module.dilation == (1, 1)
+    return zeros and module.groups == 1 and weight is not None and weight.dtype in types
 
 
 def _reach(conv: nn.Conv2d, n: int) -> tuple[int, int]:
@@ -106,14 +142,14 @@ def _reach(conv: nn.Conv2d, n: int) -> tuple[int, int]:
     return -((stride - 1 + padding) // stride), (conv.kernel_size[n] - 1 - padding) // stride
 
 
-class _InPhases(torch.autograd.Function):
+class _Faster(torch.autograd.Function):
     """The convolution; of its gradients only that to the input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, conv: StridedConv2d) -> Tensor:
-        ctx.conv, ctx.size = conv, x.shape[2:]
+        ctx.conv, ctx.size, ctx.dtype = conv, x.shape[2:], x.dtype
         return nn.Conv2d.forward(conv, x)
 
     @staticmethod
     def backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None]:
-        return ctx.conv.gradient(seed, ctx.size), None
+        return ctx.conv.gradient(seed, ctx.size).to(ctx.dtype), None
