@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import data, data_inputs
+from benchmarks import data, data_inputs, data_whole
 from PIL import Image
 
 from diascope.data import Preprocess
@@ -83,3 +83,18 @@ def test_their_transforms_without_chance_are_our_preprocessing(tmp_path: Path) -
         least = [min((one - k).abs().mean().item() for k in kinds) for one in x]
         assert max(least) < 0.03
         assert len({int(np.argmin([(one - k).abs().mean() for k in kinds])) for one in x}) > 1
+
+
+def test_a_whole_dataset_is_laid_out_read_and_cleared_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    words = ["--quick", "--images", "70", "--folder", str(tmp_path / "in")]
+    (record,) = data_whole.main([*words, "--results", str(tmp_path / "results")])
+    assert record["images"] == 70
+    assert list(record["seconds"]) == list(record["peak_bytes"]) == ["table", "cache", "epoch"]
+    assert all(took > 0 for took in record["seconds"].values())
+    assert not list((tmp_path / "in").iterdir())
+    told = json.loads((tmp_path / "results" / "data_whole.jsonl").read_text())
+    assert told["seconds"] == record["seconds"]
+    assert "peak of memory" in capsys.readouterr().out

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+import torch.utils.checkpoint
 from tests.nets import images, small_net
 from torch import Tensor, nn
 
+from diascope.explain import IntegratedGradients
 from diascope.models import create_model
 from diascope.models.frozen import frozen
-from diascope.models.stem import stem_apart
+from diascope.models.inputs import Adapter, Scaling
+from diascope.models.stem import WORTH, stem_apart
 
 X = images(3, side=24)
 
@@ -17,24 +21,48 @@ X = images(3, side=24)
 class Around(nn.Module):
     """A net with something of its own before it, and beside it."""
 
-    def __init__(self, before=lambda x: x, beside=lambda x: 0.0, net: nn.Module | None = None):
+    def __init__(self, before=lambda x: x, beside=lambda x: 0.0, channels: int = 3):
         super().__init__()
-        self.net = small_net() if net is None else net
+        self.net, self.gate = small_net(channels=channels), nn.Parameter(torch.zeros(()))
         self.before, self.beside = before, beside
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.before(x)) + self.beside(x)
 
 
-class Counting(nn.Module):
-    """A net that takes the number of images from what it is called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+class Gated(Around):
+    """A net whose gate to the image beside it is closed as yet."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x).reshape(len(x), 4, -1).mean(2))
+        return self.net(x) + self.gate * x.mean((2, 3))
+
+
+class Opening(Around):
+    """A net that looks at the image beside it once its gate is open."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = x.mean((2, 3)) if self.gate > 0 else 0.0
+        return self.net(x) + beside
+
+
+class Checkpointed(Around):
+    """A net that runs again in the backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
+
+
+class Twice(Around):
+    """A net that is asked about two images at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.split(torch.cat([x, x[:1]]), 2)
+        return torch.cat([self.net(part) for part in parts])[: len(x)]
+
+
+def without_gradient(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return x * 2
 
 
 def halves(x: Tensor) -> Tensor:
@@ -44,6 +72,7 @@ def halves(x: Tensor) -> Tensor:
 NETS = {
     "small": small_net,
     "normalised": lambda: Around(halves),
+    "adapted": lambda: Adapter(small_net(), Scaling(0, 255, (127.0,) * 3, (60.0, 70.0, 80.0))),
     "resnet18": lambda: create_model("resnet18", num_classes=3).eval(),
     "patches": lambda: nn.Sequential(
         nn.Conv2d(3, 6, 8, stride=8), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(54, 3)
@@ -66,7 +95,7 @@ def test_the_two_parts_are_the_model(name, precision, exact):
         assert all(a is b for a, b in zip(parts, ready.body.modules(), strict=True))
     with frozen(net, X, precision="float32") as ready:
         heard = []
-        conv = ready.body.get_submodule(stem.name)
+        conv = ready.body.get_submodule(ready.stem)
         conv.register_forward_hook(lambda module, inputs, output: heard.append(output.clone()))
         ready(X)
     assert maps.dtype == torch.float32
@@ -81,30 +110,58 @@ def test_the_gradient_to_maps_is_that_of_autograd_through_the_model(name):
         stem = stem_apart(ready, X)
         maps = stem.maps(X).requires_grad_()
         (seed,) = torch.autograd.grad(stem.rest(maps)[:, 1].sum(), maps)
-        found = stem.to_images(seed, X)
+        found = stem.to_images(seed)
     x = X.clone().requires_grad_()
     (true,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
     torch.testing.assert_close(found, true, atol=1e-5 * float(true.abs().max()), rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "net",
-    [
-        Around(beside=lambda x: x.mean()),
-        Around(beside=lambda x: x[:, :, 0, 0] * 1e-3),
-        Around(torch.square),
-        Around(lambda x: x - x.amin((1, 2, 3), keepdim=True)),
-        Around(lambda x: x / x.std()),
-        Counting().eval(),
-        nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 3)).eval(),
-        nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(4 * 576, 3)),
-    ],
-    ids=["brightness", "corner", "square", "least", "contrast", "counting", "linear", "same"],
-)
-def test_a_model_without_such_parts_is_told(net):
-    with frozen(net.eval(), X, precision="float32") as ready:
+PARTLESS = {
+    "brightness": Around(beside=lambda x: x.mean()),
+    "corner": Around(beside=lambda x: x[:, :, 0, 0] * 1e-3),
+    "mask": Around(beside=lambda x: (x[:, :, 0, 0] > 0.5).float()),
+    "gate": Gated(),
+    "square": Around(torch.square),
+    "clamp": Around(lambda x: x.clamp(0, 1)),
+    "least": Around(lambda x: x - x.amin((1, 2, 3), keepdim=True)),
+    "contrast": Around(lambda x: x / x.std()),
+    "blur": Around(lambda x: F.avg_pool2d(x, 3, 1, 1)),
+    "turned": Around(lambda x: x.transpose(2, 3)),
+    "mirrored": Around(lambda x: x.flip(3)),
+    "smaller": Around(lambda x: F.avg_pool2d(x, 2)),
+    "padded": Around(lambda x: F.pad(x, (0, 1, 0, 1), mode="replicate")),
+    "other channels": Around(lambda x: x.flip(1)),
+    "detached": Around(lambda x: x.detach()),
+    "without gradient": Around(without_gradient),
+    "checkpointed": Checkpointed(),
+    "twice": Twice(),
+    "linear": nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 3)),
+    "same": nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(2304, 3)),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", PARTLESS)
+def test_a_model_without_such_parts_is_told(name, precision):
+    with frozen(PARTLESS[name].eval(), X, precision=precision) as ready:
         assert stem_apart(ready, X) is None
-        torch.testing.assert_close(ready(X), net(X), atol=1e-5, rtol=1e-4)
+
+
+def test_a_grey_image_repeated_for_the_net_is_not_scaled():
+    net, x = Around(lambda x: x.repeat(1, 3, 1, 1)).eval(), X[:, :1]
+    with frozen(net, x, precision="float32") as ready:
+        assert stem_apart(ready, x) is None
+    with frozen(small_net(channels=1), x, precision="float32") as ready:
+        assert stem_apart(ready, x) is not None
+
+
+def test_what_was_tried_is_not_remembered_when_weights_change():
+    net = Opening().eval()
+    for gate, apart in ((0.0, True), (1.0, False), (0.0, True)):
+        with torch.no_grad():
+            net.gate.fill_(gate)
+        with frozen(net, X, precision="float32") as ready:
+            assert (stem_apart(ready, X) is not None) == apart
 
 
 def test_only_what_is_frozen_in_float32_is_taken_apart():
@@ -112,6 +169,8 @@ def test_only_what_is_frozen_in_float32_is_taken_apart():
     assert stem_apart(net, X) is None
     with frozen(net, X, precision="float32") as ready:
         assert stem_apart(ready, X.double()) is None
+        assert stem_apart(ready, X, passes=WORTH - 1) is None
+        assert stem_apart(ready, X, passes=WORTH) is not None
     double = small_net().double()
     with frozen(double, X.double()) as ready:
         assert stem_apart(ready, X.double()) is None
@@ -119,23 +178,46 @@ def test_only_what_is_frozen_in_float32_is_taken_apart():
         assert stem_apart(ready, X) is None
 
 
-def test_a_hook_on_the_stem_is_not_passed_by():
-    net, heard = small_net(), []
-    net[0].register_forward_hook(lambda module, inputs, output: heard.append(len(output)))
+@pytest.mark.parametrize("where", ["conv", "root", "everywhere"])
+def test_hooks_hear_of_the_images(where):
+    net, heard = Around(halves).eval(), []
+
+    def hear(module, inputs, *_):
+        heard.extend(inputs[0].detach().flatten(1).norm(dim=1).tolist())
+
+    module = {"conv": net.net[0], "root": net}.get(where)
+    every = torch.nn.modules.module.register_module_forward_hook
+    handle = every(hear) if module is None else module.register_forward_hook(hear)
+    try:
+        with frozen(net, X, precision="float32") as ready:
+            heard.clear()
+            assert stem_apart(ready, X) is None
+            IntegratedGradients(steps=40, baseline="white")(ready, X, 0)
+    finally:
+        handle.remove()
+    assert len(heard) >= 3 * 40
+    assert all(heard)
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_the_callers_autocast_changes_nothing(low):
+    with frozen(small_net(), X, precision="bf16" if low else "float32") as ready:
+        stem = stem_apart(ready, X)
+        maps = stem.maps(X)
+        gradient = stem.to_images(maps)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(stem.maps(X), maps)
+            assert torch.equal(stem.to_images(maps), gradient)
+
+
+def test_the_model_itself_is_whole_all_the_while():
+    net = Around(halves).eval()
     with frozen(net, X, precision="float32") as ready:
-        assert stem_apart(ready, X) is None
-
-
-def test_the_model_is_whole_again_after_an_error():
-    def fails_for_three(x: Tensor) -> Tensor:
-        if len(x) == 3:
-            raise ValueError("three")
-        return x
-
-    net = Around()
-    with frozen(net, X, precision="float32") as ready:
-        stem = stem_apart(ready, X[:1])
-        ready.body.before = fails_for_three
-        with pytest.raises(ValueError, match="three"):
-            stem.maps(X)
-        torch.testing.assert_close(ready(X[:2]), net(X[:2]), atol=1e-5, rtol=1e-4)
+        stem, whole = stem_apart(ready, X), ready(X)
+        parts = list(ready.body.modules())
+        broken = stem.maps(X)[:, :3]
+        with pytest.raises(RuntimeError):
+            stem.rest(broken)
+        assert all(a is b for a, b in zip(parts, ready.body.modules(), strict=True))
+        assert torch.equal(ready(X), whole)
+        torch.testing.assert_close(stem.rest(stem.maps(X)), whole, atol=1e-5, rtol=1e-4)

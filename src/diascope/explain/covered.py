@@ -59,28 +59,25 @@ class Covered:
 class CoveredMaps(Covered):
     """The same; of the stem's maps only what lies under the cover is computed again.
 
-    The maps are of type `dtype`. Those of the images asked for last are kept.
+    The images come in rising order: what is known of the last one is kept.
     """
 
     def __init__(
-        self,
-        stem: Stem,
-        x: Tensor,
-        fill: Tensor,
-        windows: tuple[Windows, Windows],
-        dtype: torch.dtype,
+        self, stem: Stem, x: Tensor, fill: Tensor, windows: tuple[Windows, Windows]
     ) -> None:
-        super().__init__(stem.net, x, fill, windows)
-        self.stem, self.dtype = stem, dtype
-        self._kept = dict[int, tuple[Tensor, Tensor, Tensor]]()
-        first = self._of(0)
-        conv, (height, width) = stem.conv, first[2].shape[2:]
-        down, across = (_Reach(conv, n, windows[n], (height, width)[n]) for n in range(2))
+        super().__init__(nn.Identity(), x, fill, windows)
+        self.stem, self._last = stem, -1
+        self._turn(0)
+        sides = self._maps.shape[2:]
+        down, across = (_Reach(stem.conv, n, windows[n], sides[n]) for n in range(2))
         self._reach = down, across
 
     def whole(self, image: Tensor) -> Tensor:
         """Return the logits (n, K) of images of which nothing is covered."""
-        return self.stem.rest(torch.cat([self.stem.maps(x[None]) for x in self.x[image]]))
+        out = self._empty(len(image))
+        for maps, x in zip(out, self.x[image], strict=True):
+            maps.copy_(self.stem.maps(x[None])[0])
+        return self.stem.rest(out)
 
     def logits(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the logits (n, K) of `images`."""
@@ -90,34 +87,41 @@ class CoveredMaps(Covered):
         """Return the stem's maps (n, c, h, w) of `images`."""
         down, across = self._reach
         places = list(zip(image.tolist(), row.tolist(), column.tolist(), strict=True))
-        self._kept = {i: self._of(i) for i in sorted({i for i, _, _ in places})}
-        seen = self.x.new_empty(len(places), self.x.shape[1], down.taken, across.taken)
-        seen = seen.contiguous(memory_format=torch.channels_last)
-        for part, (i, r, c) in zip(seen, places, strict=True):
-            before, fill, _ = self._kept[i]
+        out, seen = (
+            self._empty(len(places)),
+            self._taken.new_empty(len(places), self._taken.shape[0], down.taken, across.taken).to(
+                memory_format=torch.channels_last
+            ),
+        )
+        for whole, part, (i, r, c) in zip(out, seen, places, strict=True):
+            self._turn(i)
             top, left = down.first[r] * down.stride, across.first[c] * across.stride
-            part.copy_(before[:, top : top + down.taken, left : left + across.taken])
+            part.copy_(self._taken[:, top : top + down.taken, left : left + across.taken])
             (inside, source), (inside_, source_) = down.cover(r), across.cover(c)
-            part[:, inside, inside_] = fill[:, source, source_]
-        conv = self.stem.conv
-        new = F.conv2d(seen, conv.weight, conv.bias, conv.stride, 0, conv.dilation)
-        out = torch.cat([self._kept[i][2] for i, _, _ in places])
-        for maps, part, (_, r, c) in zip(out, new, places, strict=True):
+            part[:, inside, inside_] = self._cover[:, source, source_]
+            whole.copy_(self._maps[0])
+        for whole, part, (_, r, c) in zip(out, self.stem.convolved(seen), places, strict=True):
             a, b = down.first[r], across.first[c]
-            maps[:, a : a + down.made, b : b + across.made] = part
+            whole[:, a : a + down.made, b : b + across.made] = part
         return out
 
-    def _of(self, image: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the stem takes in of an image, with its border, and of the fill, and its
-        maps.
+    def _empty(self, count: int) -> Tensor:
+        out = self._maps.new_empty(count, *self._maps.shape[1:])
+        return out.to(memory_format=torch.channels_last)
+
+    def _turn(self, image: int) -> None:
+        """Have at hand what the stem takes in of an image, with its border, and of its cover, and
+        its maps.
         """
-        if image in self._kept:
-            return self._kept[image]
-        x = self.x[image, None]
+        if image == self._last:
+            return
+        self._last, x = image, self.x[image, None]
         down, across = (int(side) for side in self.stem.conv.padding)
-        before = F.pad(self.stem.before(x), (across, across, down, down))
-        fill = self.stem.before(self.fill[image, None].expand_as(x))
-        return before[0], fill[0], self.stem.maps(x).to(self.dtype)
+        self._taken = F.pad(self.stem.taken(x), (across, across, down, down))[0]
+        self._cover = self.stem.taken(self.fill[image, None].expand_as(x))[0]
+        self._maps = self.stem.maps(x)
+        if self.stem.low:
+            self._maps = self._maps.bfloat16()
 
 
 class _Reach:
@@ -147,16 +151,11 @@ class _Reach:
 
 
 def covered_of(
-    net: nn.Module, x: Tensor, fill: Tensor, windows: tuple[Windows, Windows]
+    net: nn.Module, x: Tensor, fill: Tensor, windows: tuple[Windows, Windows], passes: int
 ) -> Covered:
-    """Return what covers the images, as `CoveredMaps` where the model's stem allows it."""
-    plain, stem = Covered(net, x, fill, windows), stem_apart(net, x)
-    if stem is None:
-        return plain
-    exact = CoveredMaps(stem, x, fill, windows, torch.float32)
-    middle = [torch.tensor([len(each.spans) // 2]) for each in windows]
-    place = (torch.zeros(1, dtype=torch.long), *middle)
-    true = stem.maps(plain.images(*place))
-    if (exact.maps(*place) - true).abs().amax() > 1e-5 * true.abs().amax():
-        return plain  # what comes before the convolution mixes pixels
-    return CoveredMaps(stem, x, fill, windows, torch.bfloat16) if stem.low else exact
+    """Return what covers the images, as `CoveredMaps` where the model's stem allows it.
+
+    passes: how many of one image are to come.
+    """
+    stem = stem_apart(net, x, passes)
+    return Covered(net, x, fill, windows) if stem is None else CoveredMaps(stem, x, fill, windows)

@@ -134,10 +134,9 @@ class IntegratedGradients:
         weights: Tensor,
     ) -> Tensor:
         """Return the gradient integrated over the points (S,) of the way, (B, C, H, W)."""
-        sums, rows = sums_of(net, x, self.steps), rows_within(net, x, self.memory)
-        for chunk in chunks(len(x), self.steps, rows, x.device):
-            at, weight, ys = points[chunk.step], weights[chunk.step], targets[chunk.image]
-            sums.add_between(chunk, (baseline, x), at, ys, self.of, weight)
+        sums = sums_of(net, x, targets, self.of, self.steps)
+        for chunk in chunks(len(x), self.steps, rows_within(net, x, self.memory), x.device):
+            sums.add_between(chunk, (baseline, x), points[chunk.step], weights[chunk.step])
         return sums.total
 
     def total(

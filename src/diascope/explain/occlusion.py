@@ -83,7 +83,7 @@ class Occlusion:
             fill = self._fill(x, patch)
             differs = (x != fill).any(1).to(x.dtype)  # (B, H, W)
             places = (down @ differs @ across.T > 0).nonzero()
-            covered = covered_of(net, x, fill, windows)
+            covered = covered_of(net, x, fill, windows, len(x) + len(places))
             rows = rows_within(net, x, self.memory, gradient=False)
             drops = self._drops(covered, targets, places, rows)
         total = down.T @ drops.to(x.dtype) @ across

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diascope.explain.base import Rectification, checked_targets, explainers
 from diascope.explain.chunks import Chunk, chunks, rows_within
 from diascope.explain.gradient import Score, input_gradient
-from diascope.explain.sums import AtImages, sums_of
+from diascope.explain.sums import sums_of
 from diascope.models.frozen import Arithmetic, frozen
 from diascope.randomness import Noise
 
@@ -81,19 +81,22 @@ class SmoothGrad:
         self, net: nn.Module, x: Tensor, targets: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Return the mean of the gradients and, if the variant asks, that of their squares."""
-        squared = self.variant != "mean"
-        mean = AtImages(net, x) if squared else sums_of(net, x, self.samples)
-        squares, rows = torch.zeros_like(x), rows_within(net, x, self.memory)
+        rows = rows_within(net, x, self.memory)
+        every = chunks(len(x), self.samples, rows, x.device)
         sigma = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).view(-1, 1, 1, 1)
-        for chunk in chunks(len(x), self.samples, rows, x.device):
-            noisy, ys = _noisy(x, sigma, noise, chunk), targets[chunk.image]
-            if squared:
-                gradient = input_gradient(net, noisy, ys, self.of)
-                chunk.add_to(mean.total, gradient)
-                chunk.add_to(squares, gradient.square())
-            else:
-                mean.add(chunk, noisy, ys, self.of, x.new_ones(len(noisy)))
-        return mean.total.div_(self.samples), squares.div_(self.samples)
+        if self.variant == "mean":
+            sums = sums_of(net, x, targets, self.of, self.samples)
+            for chunk in every:
+                at = _noisy(x, sigma, noise, chunk)
+                sums.add(chunk, at, x.new_ones(len(at)))
+            return sums.total.div_(self.samples), torch.empty(0)
+        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
+        for chunk in every:
+            at = _noisy(x, sigma, noise, chunk)
+            gradient = input_gradient(net, at, targets[chunk.image], self.of)
+            chunk.add_to(mean, gradient)
+            chunk.add_to(squares, gradient.square())
+        return mean.div_(self.samples), squares.div_(self.samples)
 
 
 def _noisy(x: Tensor, sigma: Tensor, noise: Noise, chunk: Chunk) -> Tensor:

@@ -9,99 +9,88 @@ from diascope.explain.chunks import Chunk
 from diascope.explain.gradient import Score, input_gradient
 from diascope.models.stem import Stem, stem_apart
 
-FEW = 4  # steps; of so few a stem gains nothing
+FEW = 8  # steps: of fewer too much would be held at the stem for what is gained
 
 
 class AtImages:
-    """Gradients to the images, summed as they come.
+    """Gradients of the score `of` the classes `targets` (B,) to images like `x` (B, C, H, W).
 
-    total: the sums so far, like the images (B, C, H, W).
+    total: the sums, like `x`; an image's is there after its last step.
     """
 
-    def __init__(self, net: nn.Module, x: Tensor) -> None:
-        self.net, self.total = net, torch.zeros_like(x)
+    def __init__(self, net: nn.Module, x: Tensor, targets: Tensor, of: Score) -> None:
+        self.net, self.targets, self.of = net, targets, of
+        self.total = torch.zeros_like(x)
 
-    def add(self, chunk: Chunk, at: Tensor, targets: Tensor, of: Score, weights: Tensor) -> None:
-        """Add the gradients at images (n, C, H, W), one for each row of the chunk, times `weights`
-        (n,), with the classes `targets` (n,).
-        """
-        gradient = input_gradient(self.net, at, targets, of)
+    def add(self, chunk: Chunk, at: Tensor, weights: Tensor) -> None:
+        """Add the gradients at images (n, C, H, W), one for each row, times `weights` (n,)."""
+        gradient = input_gradient(self.net, at, self.targets[chunk.image], self.of)
         chunk.add_to(self.total, gradient * weights.view(-1, 1, 1, 1))
 
     def add_between(
-        self,
-        chunk: Chunk,
-        ends: tuple[Tensor, Tensor],
-        points: Tensor,
-        targets: Tensor,
-        of: Score,
-        weights: Tensor,
+        self, chunk: Chunk, ends: tuple[Tensor, Tensor], points: Tensor, weights: Tensor
     ) -> None:
-        """Add those at (1 - a) first + a second of the images' ends, each (B, C, H, W), with a of
+        """Add those at (1 - a) first + a second of the images' ends, each like `x`, with a of
         `points` (n,).
         """
         first, second = (end[chunk.image] for end in ends)
-        self.add(chunk, torch.lerp(first, second, points.view(-1, 1, 1, 1)), targets, of, weights)
+        self.add(chunk, torch.lerp(first, second, points.view(-1, 1, 1, 1)), weights)
 
 
 class AtStem(AtImages):
-    """Gradients to the stem's maps, summed there, and taken to the pixels once an image.
+    """The same, summed at the stem's maps and taken to the pixels once an image.
 
-    An image's sum is in `total` after its last step, number `steps` - 1. Its maps and their sum
-    are held from its first step to its last.
+    The steps come in order, image by image; an image's last is number `steps` - 1. Its maps and
+    their sum are held until then.
     """
 
-    def __init__(self, stem: Stem, x: Tensor, steps: int) -> None:
-        super().__init__(stem.net, x)
+    def __init__(self, stem: Stem, x: Tensor, targets: Tensor, of: Score, steps: int) -> None:
+        super().__init__(nn.Identity(), x, targets, of)
         self.stem, self.steps = stem, steps
         self._sums: dict[int, Tensor] = {}
-        self._ends: dict[int, tuple[Tensor, Tensor]] = {}
+        self._ways: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def add(self, chunk: Chunk, at: Tensor, targets: Tensor, of: Score, weights: Tensor) -> None:
+    def add(self, chunk: Chunk, at: Tensor, weights: Tensor) -> None:
         """Add the gradients at images, see `AtImages`."""
-        self._add(chunk, self.stem.maps(at), targets, of, weights)
+        self._add(chunk, self.stem.maps(at), weights)
 
     def add_between(
-        self,
-        chunk: Chunk,
-        ends: tuple[Tensor, Tensor],
-        points: Tensor,
-        targets: Tensor,
-        of: Score,
-        weights: Tensor,
+        self, chunk: Chunk, ends: tuple[Tensor, Tensor], points: Tensor, weights: Tensor
     ) -> None:
         """Add the gradients between images, see `AtImages`."""
-        maps = None
+        shape = self._way(chunk.spans[0][0], ends)[0].shape[1:]
+        maps = points.new_empty(len(points), *shape).to(memory_format=torch.channels_last)
         for image, rows in chunk.spans:
-            start, way = self._way(image, *ends)
-            if maps is None:
-                maps = start.expand(len(points), -1, -1, -1)
-                maps = torch.empty_like(maps, memory_format=torch.channels_last)
+            start, way = self._way(image, ends)
             torch.addcmul(start, way, points[rows].view(-1, 1, 1, 1), out=maps[rows])
-        assert maps is not None
-        self._add(chunk, maps, targets, of, weights)
+            if self._is_last(chunk, rows):
+                del self._ways[image]
+        self._add(chunk, maps, weights)
 
-    def _way(self, image: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    def _way(self, image: int, ends: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the maps of the image's first end, and the way from there to its second's."""
-        if image not in self._ends:
-            start, end = (self.stem.maps(x[image, None]) for x in (first, second))
-            self._ends[image] = start, end.sub_(start)
-        return self._ends[image]
+        if image not in self._ways:
+            start, end = (self.stem.maps(x[image, None]) for x in ends)
+            self._ways[image] = start, end.sub_(start)
+        return self._ways[image]
 
-    def _add(self, chunk: Chunk, maps: Tensor, targets: Tensor, of: Score, weights: Tensor) -> None:
-        gradient = input_gradient(self.stem.rest, maps, targets, of)
-        shape = gradient[:1].permute(0, 2, 3, 1).shape
-        flat = gradient.permute(0, 2, 3, 1).reshape(len(gradient), -1)  # as it lies in memory
+    def _add(self, chunk: Chunk, maps: Tensor, weights: Tensor) -> None:
+        gradient = input_gradient(self.stem.rest, maps, self.targets[chunk.image], self.of)
+        gradient = gradient.permute(0, 2, 3, 1)  # as it lies in memory
+        flat, shape = gradient.reshape(len(gradient), -1), gradient[:1].shape
         for image, rows in chunk.spans:
-            part = (weights[rows] @ flat[rows]).view(shape).permute(0, 3, 1, 2)
+            with torch.autocast(maps.device.type, enabled=False):
+                part = (weights[rows] @ flat[rows]).view(shape).permute(0, 3, 1, 2)
             self._sums[image] = self._sums[image].add_(part) if image in self._sums else part
-            if int(chunk.step[rows.stop - 1]) == self.steps - 1:
-                self._ends.pop(image, None)
-                whole = self.stem.to_images(self._sums.pop(image), self.total[image, None])
-                self.total[image] += whole[0]
+            if self._is_last(chunk, rows):
+                self.total[image] += self.stem.to_images(self._sums.pop(image))[0]
+
+    def _is_last(self, chunk: Chunk, rows: slice) -> bool:
+        return int(chunk.step[rows.stop - 1]) == self.steps - 1
 
 
-def sums_of(net: nn.Module, x: Tensor, steps: int) -> AtImages:
+def sums_of(net: nn.Module, x: Tensor, targets: Tensor, of: Score, steps: int) -> AtImages:
     """Return what sums the gradients of `steps` steps for each of the images x (B, C, H, W)."""
-    stem = stem_apart(net, x) if steps >= FEW else None
-    return AtImages(net, x) if stem is None else AtStem(stem, x, steps)
+    stem = stem_apart(net, x, passes=3 * steps * len(x)) if steps >= FEW else None
+    plain = AtImages(net, x, targets, of)
+    return plain if stem is None else AtStem(stem, x, targets, of, steps)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -33,9 +33,12 @@ class FrozenModel(nn.Module):
 
     original: the model it stands for, untouched. precision: "float32" or "bf16". outputs: K as it
     was when the model was first frozen, 0 if that is not known. stem: the name in `body` of the
-    convolution that takes in the image, or None. Called with images (B, C, H, W) in [0, 1] it
-    returns the logits (B, K), at least in float32.
+    convolution that takes in the image, if that is known. Called with images (B, C, H, W) in [0, 1]
+    it returns the logits (B, K), at least in float32.
     """
+
+    precision: Arithmetic
+    exact_pooling: bool
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class FrozenModel(nn.Module):
         self.__dict__.update(
             _frozen_from=original, _body=body, precision=precision, _outputs=outputs
         )
-        self.__dict__.update(exact_pooling=exact_pooling, stem=stem)
+        self.__dict__.update(exact_pooling=exact_pooling, _stem=stem, _scalings={})
         self.eval()
 
     @property
@@ -69,10 +72,15 @@ class FrozenModel(nn.Module):
         """What is run in its place."""
         return self.__dict__["_body"]  # type: ignore[no-any-return]
 
-    def modules_of_body(self) -> dict[str, Any]:
-        """Return the modules of `body` by name; none of one that is compiled."""
-        plain = isinstance(self.body, nn.Module) and not hasattr(self.body, "_orig_mod")
-        return dict(self.body.named_modules()) if plain else {}  # type: ignore[attr-defined]
+    @property
+    def stem(self) -> str | None:
+        """The name in `body` of the convolution that takes in the image, or None."""
+        return self.__dict__["_stem"]  # type: ignore[no-any-return]
+
+    @property
+    def scalings(self) -> dict[torch.Size, tuple[Tensor, Tensor] | None]:
+        """What is known of what comes before the stem, see `diascope.models.stem`."""
+        return self.__dict__["_scalings"]  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K)."""
