@@ -79,7 +79,7 @@ def lay_out(folder: Path, files: Sequence[Path], count: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Return the seconds that each step takes, and the peak of memory, in bytes, after it."""
+    """Return the seconds that each step takes, and the most memory so far, in bytes, after it."""
     begun = time.perf_counter()
     seconds: dict[str, float] = {}
     peak: dict[str, int] = {}

@@ -87,12 +87,9 @@ class CoveredMaps(Covered):
         """Return the stem's maps (n, c, h, w) of `images`."""
         down, across = self._reach
         places = list(zip(image.tolist(), row.tolist(), column.tolist(), strict=True))
-        out, seen = (
-            self._empty(len(places)),
-            self._taken.new_empty(len(places), self._taken.shape[0], down.taken, across.taken).to(
-                memory_format=torch.channels_last
-            ),
-        )
+        sides = (down.taken, across.taken)
+        seen = self._taken.new_empty(len(places), self._taken.shape[0], *sides)
+        seen, out = seen.to(memory_format=torch.channels_last), self._empty(len(places))
         for whole, part, (i, r, c) in zip(out, seen, places, strict=True):
             self._turn(i)
             top, left = down.first[r] * down.stride, across.first[c] * across.stride
