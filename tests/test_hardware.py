@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -31,3 +36,44 @@ def test_attacks_take_bfloat16_where_it_is_faster_and_training_where_it_is_right
 def test_the_units_asked_for_are_those_that_torch_tells_of():
     assert all(hasattr(torch.cpu, unit) for unit in (AMX, AVX512_BF16))
     assert hardware._AVX512_BF16 == AVX512_BF16
+
+
+def test_memory_is_kept_while_anyone_wants_it(monkeypatch):
+    told = []
+    monkeypatch.setattr(hardware, "_set_malloc", lambda mapped, trim: told.append(mapped))
+    monkeypatch.setattr(hardware, "_KEEPING", hardware._Keeping())
+    with hardware.memory_kept(), hardware.memory_kept():
+        assert told == [0]
+    assert told == [0, hardware._MAPPED]
+    with pytest.raises(KeyError), hardware.memory_kept():
+        raise KeyError
+    assert told == [0, hardware._MAPPED] * 2
+    hardware.keep_memory()
+    with hardware.memory_kept():
+        pass
+    assert told == [0, hardware._MAPPED] * 2 + [0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_pages_of_large_tensors_are_asked_for_once_while_memory_is_kept():
+    script = """
+import resource, torch
+from diascope import hardware
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.empty(1 << 26, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+torch.empty(1 << 20).fill_(1)
+first = faults()
+with hardware.memory_kept():
+    kept = min(faults() for _ in range(4))
+print(first, kept, faults())
+"""
+    run = [sys.executable, "-c", script]
+    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}
+    told = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    first, kept, last = map(int, told.split())
+    assert first > 5 * 10_000
+    assert last > 4 * 10_000
+    assert kept < 1_000

@@ -9,14 +9,14 @@ an image is misclassified is always asked of `original` (see `diascope.models.mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from diascope.hardware import gains_from_bf16
+from diascope.hardware import gains_from_bf16, memory_kept
 from diascope.models.dense import DenseConv2d
 from diascope.models.folding import Plan, fold, folding_plan, replace_module, shallow_copy
 from diascope.models.modes import arithmetic, unwrapped
@@ -119,6 +119,9 @@ def frozen(
     enough for a gradient and for a query that is confirmed later. No verdict is taken so:
     `exactly` asks the model itself in full float32.
 
+    On a CPU freed memory is kept for the next tensors, as long as a model is frozen anywhere
+    (`diascope.hardware.memory_kept`).
+
     The model itself is not touched: what is run is a copy of its structure that shares every
     tensor it does not change. A model that cannot be copied is run as it is, in eval mode, its
     flags restored. Changing the weights inside the context is not seen by the copy. A model
@@ -130,7 +133,11 @@ def frozen(
     inner = unwrapped(model)
     chosen = _precision(inner, sample, precision)
     exact = exact_pooling and chosen == "bf16"
-    with _fast_kernels(sample.device), _prepared(inner, sample, chosen, exact) as body:
+    with (
+        memory_kept() if sample.device.type == "cpu" else nullcontext(),
+        _fast_kernels(sample.device),
+        _prepared(inner, sample, chosen, exact) as body,
+    ):
         runner: Callable[[Tensor], Tensor] = body
         if compile:
             mode = "reduce-overhead" if sample.device.type == "cuda" else "default"
