@@ -13,7 +13,7 @@ from diascope.explain import IntegratedGradients
 from diascope.models import create_model
 from diascope.models.frozen import frozen
 from diascope.models.inputs import Adapter, Scaling
-from diascope.models.stem import WORTH, stem_apart
+from diascope.models.stem import TRIAL, WORTH, stem_apart
 
 X = images(3, side=24)
 
@@ -153,6 +153,22 @@ def test_a_grey_image_repeated_for_the_net_is_not_scaled():
         assert stem_apart(ready, x) is None
     with frozen(small_net(channels=1), x, precision="float32") as ready:
         assert stem_apart(ready, x) is not None
+
+
+def test_the_trial_costs_what_is_said_of_it():
+    passes = []
+
+    class Counted(Around):
+        def forward(self, x: Tensor) -> Tensor:
+            passes.append(len(x) * (3 if torch.is_grad_enabled() else 1))
+            return super().forward(x)
+
+    with frozen(Counted().eval(), X, precision="float32") as ready:
+        passes.clear()
+        assert stem_apart(ready, X) is not None
+        assert sum(passes) == TRIAL
+        assert stem_apart(ready, X) is not None
+        assert sum(passes) == TRIAL
 
 
 def test_what_was_tried_is_not_remembered_when_weights_change():

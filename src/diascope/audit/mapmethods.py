@@ -19,6 +19,7 @@ from diascope.evaluation.sanity import FEWEST, module_groups
 from diascope.explain import Explainer, explainers
 from diascope.explain.base import Complete, passes_of
 from diascope.hardware import out_of_memory
+from diascope.models.stem import TRIAL, WORTH
 
 COSTLY = 30  # passes an image, above which a method is measured on a quarter of the images
 LEAST = 4  # images of a costly method; for the sanity check as many as decide it
@@ -67,15 +68,19 @@ def misfit(bench: Bench, method: Explainer, model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """The images on which one part of a method's measurement is made, and the passes of each."""
+    """The images on which one part of a method's measurement is made, the passes of each, and how
+    many calls of the method that is.
+    """
 
     rows: Rows
     each: float
+    calls: int = 0
 
     @property
     def passes(self) -> float:
-        """The passes of all the images."""
-        return len(self.rows) * self.each
+        """The passes of all the images, and of the trial that a call may begin with."""
+        whole = len(self.rows) * self.each
+        return whole + (self.calls * TRIAL if whole >= WORTH else 0)
 
 
 @dataclass(frozen=True)
@@ -100,19 +105,19 @@ def parts_of(bench: Bench, method: Explainer) -> Parts:
     groups = len(module_groups(bench.model)) if weighed(bench) else 0
     again = DRAWS + bool(attacked(bench)) + len(bench.others)
 
-    def part(count: int | None, each: float, most: int, least: int = LEAST) -> Part:
+    def part(count: int | None, each: float, most: int, calls: int = 0, least: int = LEAST) -> Part:
         count = most if count is None else min(count, most)
         if cost > COSTLY:
             count = min(count, max(least, count // 4))
-        return Part(bench.drawn(count), each)
+        return Part(bench.drawn(count), each, calls)
 
-    maps = part(effort.map_images, cost + _summing(method, cost), len(bench.pixels))
+    maps = part(effort.map_images, cost + _summing(method, cost), len(bench.pixels), calls=2)
     most = len(maps.rows)
     return Parts(
         maps=maps,
         faithfulness=part(effort.faithfulness_images, faithful_passes(), most),
-        steadiness=part(effort.steadiness_images, cost * again, most),
-        sanity=part(effort.sanity_images if groups else 0, cost * groups, most, FEWEST),
+        steadiness=part(effort.steadiness_images, cost * again, most, again),
+        sanity=part(effort.sanity_images if groups else 0, cost * groups, most, groups, FEWEST),
     )
 
 
