@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -14,6 +16,7 @@ import torch
 Precision = Literal["32-true", "bf16-mixed"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 _MAPPED = 65_536  # blocks: glibc's own limit
+_WORTH_TRIMMING = 128 << 20  # bytes: below it, looking through all that is free costs more
 _AVX512_BF16 = "_is_avx512_bf16_supported"  # of torch.cpu
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
 
@@ -61,10 +64,14 @@ def keep_memory() -> None:
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
-    """Do as `keep_memory` does for as long as this lasts; what is freed after is given back."""
+    """Do as `keep_memory` does for as long as this lasts.
+
+    What is freed after is given back, and so is what was kept, if the process has grown by 128 MB.
+    """
     with _KEEPING.lock:
         if _KEEPING.depth == 0 and not _KEEPING.always:
             _set_malloc(0, (1 << 31) - 1)
+            _KEEPING.before = _resident()
         _KEEPING.depth += 1
     try:
         yield
@@ -73,6 +80,8 @@ def memory_kept() -> Iterator[None]:
             _KEEPING.depth -= 1
             if _KEEPING.depth == 0 and not _KEEPING.always:
                 _set_malloc(_MAPPED, 64 << 20)
+                if _resident() - _KEEPING.before > _WORTH_TRIMMING:
+                    _trim()
 
 
 class _Keeping:
@@ -80,6 +89,7 @@ class _Keeping:
 
     def __init__(self) -> None:
         self.always, self.depth, self.lock = False, 0, threading.Lock()
+        self.before = 0  # bytes of memory in use when the first began
 
 
 _KEEPING = _Keeping()
@@ -90,12 +100,30 @@ def _set_malloc(mapped: int, trim: int) -> None:
 
     With 65,536 and 64 MB that is how it behaves by itself once a block of 32 MB was freed.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-    libc.mallopt(_M_MMAP_MAX, mapped)
-    libc.mallopt(_M_TRIM_THRESHOLD, trim)
+    if libc := _glibc():
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_MMAP_MAX, mapped)
+        libc.mallopt(_M_TRIM_THRESHOLD, trim)
+
+
+def _trim() -> None:
+    """Give the pages of all freed memory back, those between what is in use as well."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process has in use, 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as told:
+            return int(told.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def out_of_memory(error: BaseException) -> bool:
