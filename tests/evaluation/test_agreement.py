@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from diascope.evaluation.measures import maps as maps_module
 from diascope.evaluation.measures import members
 from diascope.evaluation.measures.agreement import Spearman, Ssim, TopOverlap, _rendered
-from diascope.evaluation.measures.maps import Maps, centred_ranks, rank_correlation
+from diascope.evaluation.measures.maps import Maps
 from diascope.explain import render
 
 FEW = settings(deadline=None, max_examples=30)
@@ -89,39 +88,6 @@ def test_spearman_equals_scipy(seed, levels):
         spearmanr(a.ravel(), b.ravel())[0] for a, b in zip(heat.numpy(), other.numpy(), strict=True)
     ]
     np.testing.assert_allclose(Spearman()(heat, other).numpy(), expected, atol=1e-6)
-
-
-@FEW
-@given(st.integers(0, 1000), st.sampled_from([1, 2, 9, 1000]))
-def test_ranks_of_some_pixels_equal_those_of_the_pixels_alone(seed, levels):
-    heat, other = (each.flatten(1) for each in pair(seed, levels))
-    inside = torch.rand(heat.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
-    inside[:, :2] = True
-    a, b = centred_ranks(heat, inside), centred_ranks(other, inside)
-    assert (a[~inside] == 0).all()
-    found = rank_correlation(a, b)
-    for k in range(3):
-        a, b = heat[k, inside[k]], other[k, inside[k]]
-        alone = centred_ranks(a[None]), centred_ranks(b[None])
-        assert torch.equal(centred_ranks(heat, inside)[k, inside[k]], alone[0][0])
-        expected = rank_correlation(*alone)[0]
-        torch.testing.assert_close(found[k], expected, equal_nan=True, atol=1e-6, rtol=0)
-
-
-@FEW
-@given(st.integers(0, 1000), st.sampled_from([1, 2, 9, 1000]), st.booleans())
-def test_ranks_on_a_device_equal_those_on_the_cpu(seed, levels, masked):
-    heat = pair(seed, levels)[0].flatten(1)
-    inside = heat > heat.median() if masked else None
-    expected = centred_ranks(heat, inside)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maps_module, "_ordered", maps_module._ordered_by_torch)
-        assert torch.equal(centred_ranks(heat, inside), expected)
-
-
-def test_ranks_by_hand():
-    values = torch.tensor([[3.0, 1.0, 3.0, 2.0, -0.0, 0.0], [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]])
-    assert (centred_ranks(values) / 2 + 3.5).tolist() == [[5.5, 3, 5.5, 4, 1.5, 1.5], [3.5] * 6]
 
 
 def directly(a, b):

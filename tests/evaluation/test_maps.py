@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,15 +89,15 @@ def test_no_images_have_all_columns():
     assert all(column.shape == (0,) for column in none.values())
 
 
-def test_a_map_is_sorted_once_with_its_mask(monkeypatch):
+def test_a_map_is_sorted_once_for_all_measures(monkeypatch):
     calls = []
-    original = maps_module.descending
-    monkeypatch.setattr(
-        maps_module, "descending", lambda *a: calls.append(len(a[0])) or original(*a)
-    )
+    original = maps_module.order
+    monkeypatch.setattr(maps_module, "order", lambda rows: calls.append(rows) or original(rows))
     heat, x, masks = case()
-    maps_table(heat, x=x, masks=masks)
-    assert calls == [5, 5]  # the maps, and the prior
+    maps_table(heat, x=x, masks=masks, others={"other": 1 - heat})
+    assert [len(rows) for rows in calls] == [5, 5, 5]
+    assert torch.equal(calls[0], maps_module.Maps(heat).heat.flatten(1))
+    assert not any(torch.equal(*two) for two in combinations(calls, 2))
 
 
 def test_tensors_of_other_images_are_refused():

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
-from diascope.evaluation.measures.maps import Maps, by_chunks, count, rank_correlation
+from diascope.evaluation.measures.maps import Maps, by_chunks
+from diascope.evaluation.measures.ranks import count, rank_correlation
 
 WINDOW, SIGMA = 11, 1.5
 PERCENTILE = 99.0  # of `render`

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
-from diascope.evaluation.measures.maps import Maps, by_chunks, centred_ranks, rank_correlation
+from diascope.evaluation.measures.maps import Maps, by_chunks
+from diascope.evaluation.measures.ranks import centred_ranks, rank_correlation
 
 _ZERO = 1e-9  # a variance below it is that of equal colours: 8-bit steps give at least 1e-8
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
-from diascope.evaluation.measures.maps import Maps, by_chunks, count, runs
+from diascope.evaluation.measures.maps import Maps, by_chunks
+from diascope.evaluation.measures.ranks import count, runs
 
 
 class Localisation(ABC):

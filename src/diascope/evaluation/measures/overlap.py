@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diascope.evaluation.measures import MEASURES
 from diascope.evaluation.measures.localisation import Localisation
-from diascope.evaluation.measures.maps import Maps, count
+from diascope.evaluation.measures.maps import Maps
+from diascope.evaluation.measures.ranks import count
 
 _TIE = 1e-9  # relative difference of variances that are taken as equal
 
