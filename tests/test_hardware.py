@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -54,16 +55,40 @@ def test_memory_is_kept_while_anyone_wants_it(monkeypatch):
     assert told == [0, hardware._MAPPED] * 2 + [0]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork beside threads
+def test_a_forked_process_is_not_held_up_by_a_thread_of_its_parent():
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with hardware._KEEPING.lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        free = hardware._KEEPING.lock.acquire(timeout=10)
+        os._exit(0 if free else 1)
+    done.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_pages_of_large_tensors_are_asked_for_once_while_memory_is_kept():
     script = """
-import resource, torch
+import ctypes, resource, torch
 from diascope import hardware
 def faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
         torch.empty(size, dtype=torch.uint8).fill_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+PR_SET_THP_DISABLE = 41  # pages of 4 KB
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 torch.empty(1 << 20).fill_(1)
 first = faults(1 << 26)
 with hardware.memory_kept():
@@ -71,8 +96,7 @@ with hardware.memory_kept():
 print(first, kept, faults(1 << 28))
 """
     run = [sys.executable, "-c", script]
-    environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}
-    told = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     first, kept, last = map(int, told.split())
     assert first > 5 * 10_000
     assert last > 4 * 50_000

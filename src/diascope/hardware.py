@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import platform
 import threading
 from collections.abc import Iterator
@@ -58,8 +59,9 @@ def keep_memory() -> None:
     20% of that of integrated gradients at 224 in bfloat16, two threads. It holds for the whole
     process, whose peak of memory grows by some per cent.
     """
-    _KEEPING.always = True
-    _set_malloc(0, (1 << 31) - 1)
+    with _KEEPING.lock:
+        _KEEPING.always = True
+        _set_malloc(0, (1 << 31) - 1)
 
 
 @contextmanager
@@ -88,11 +90,21 @@ class _Keeping:
     """Who wants freed memory to be kept."""
 
     def __init__(self) -> None:
-        self.always, self.depth, self.lock = False, 0, threading.Lock()
+        self.always, self.depth = False, 0
+        self.lock = threading.RLock()  # a finaliser may end one while another is begun
         self.before = 0  # bytes of memory in use when the first began
 
 
 _KEEPING = _Keeping()
+
+
+def _new_lock() -> None:
+    """Let go, in a process that was forked, of what a thread of its parent held."""
+    _KEEPING.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def _set_malloc(mapped: int, trim: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diascope.explain import IntegratedGradients
 from diascope.models import create_model
+from diascope.models import stem as parting
 from diascope.models.frozen import frozen
 from diascope.models.inputs import Adapter, Scaling
 from diascope.models.stem import TRIAL, WORTH, stem_apart
@@ -28,6 +29,29 @@ class Around(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.before(x)) + self.beside(x)
+
+
+class Halves(nn.Module):
+    """A scaling with a name, on which hooks may hang."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return halves(x)
+
+
+class Doubled(Around):
+    """A net that tells its logits in float64."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).double()
+
+
+class Wary(Around):
+    """A net that takes pixels in [0, 1] alone, as they come."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError("these are no pixels")
+        return super().forward(x)
 
 
 class Gated(Around):
@@ -135,6 +159,7 @@ PARTLESS = {
     "without gradient": Around(without_gradient),
     "checkpointed": Checkpointed(),
     "twice": Twice(),
+    "wary": Wary(),
     "linear": nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 3)),
     "same": nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.Flatten(), nn.Linear(2304, 3)),
 }
@@ -194,14 +219,43 @@ def test_only_what_is_frozen_in_float32_is_taken_apart():
         assert stem_apart(ready, X) is None
 
 
-@pytest.mark.parametrize("where", ["conv", "root", "everywhere"])
+def test_a_model_that_refuses_the_trial_is_explained_plainly():
+    method = IntegratedGradients(steps=WORTH, baseline="black")
+    found, expected = (method(net.eval(), X, 0) for net in _alike(Wary(), Around()))
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_memory_that_runs_out_in_the_trial_is_told(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    with frozen(small_net(), X, precision="float32") as ready:
+        monkeypatch.setattr(parting, "_tried", full)
+        with pytest.raises(MemoryError):
+            stem_apart(ready, X)
+
+
+def test_logits_in_float64_are_no_hindrance():
+    net = Doubled().eval()
+    with frozen(net, X, precision="float32") as ready:
+        assert ready(X).dtype == torch.float64
+        assert stem_apart(ready, X) is not None
+
+
+def _alike(*nets: nn.Module) -> tuple[nn.Module, ...]:
+    for net in nets[1:]:
+        net.load_state_dict(nets[0].state_dict())
+    return nets
+
+
+@pytest.mark.parametrize("where", ["conv", "before", "root", "everywhere"])
 def test_hooks_hear_of_the_images(where):
-    net, heard = Around(halves).eval(), []
+    net, heard = nn.Sequential(Halves(), Around()).eval(), []
 
     def hear(module, inputs, *_):
         heard.extend(inputs[0].detach().flatten(1).norm(dim=1).tolist())
 
-    module = {"conv": net.net[0], "root": net}.get(where)
+    module = {"conv": net[1].net[0], "before": net[0], "root": net}.get(where)
     every = torch.nn.modules.module.register_module_forward_hook
     handle = every(hear) if module is None else module.register_forward_hook(hear)
     try:

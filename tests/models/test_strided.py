@@ -131,6 +131,34 @@ def test_gradients_of_many_seeds_are_put_in_places(stride):
     assert torch.autograd.gradgradcheck(lambda x: new(x).square(), x)
 
 
+LARGE = [nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.Conv2d(8, 16, 1, stride=2)]
+
+
+@pytest.mark.parametrize("conv", LARGE, ids=["phases", "places"])
+def test_the_callers_autocast_around_the_backward_pass_changes_nothing(conv):
+    new = StridedConv2d.of(fixed(conv))
+    x = torch.rand(2, conv.in_channels, 16, 16, requires_grad=True)
+    (expected,) = torch.autograd.grad(new(x).square().sum(), x)
+    out = new(x).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(out, x)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("conv", LARGE, ids=["phases", "places"])
+def test_a_forward_in_the_models_own_autocast_has_a_gradient(conv):
+    conv, x = fixed(conv), torch.rand(2, conv.in_channels, 16, 16, requires_grad=True)
+    gradients = []
+    for module in (StridedConv2d.of(conv), conv):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = module(x)
+        assert out.dtype == torch.bfloat16
+        gradients += torch.autograd.grad(out.float().square().sum(), x)
+    found, expected = gradients
+    assert found.dtype == torch.float32
+    assert (found - expected).norm() < 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize("side", [32, 37])
 def test_a_frozen_model_has_its_stem_so(side):
     torch.manual_seed(0)

@@ -20,10 +20,12 @@ def demo(
     from diascope.audit import AuditSettings
     from diascope.cli import audit
     from diascope.cli.console import say
+    from diascope.hardware import keep_memory
     from diascope.settings import validate
     from diascope.training import TrainConfig
     from diascope.training import train as run_training
 
+    keep_memory()
     began = time.perf_counter()
     runs = {name: out / name for name in ("standard", "adversarial")}
     for name, folder in runs.items():

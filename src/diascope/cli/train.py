@@ -25,10 +25,12 @@ def train(
     found first, and the run is the refit. base=FILE gives CONFIG another base.
     """
     from diascope.cli.console import say
+    from diascope.hardware import keep_memory
     from diascope.training import read_config
     from diascope.training import train as run_training
     from diascope.training.recipe import follows
 
+    keep_memory()
     settings = read_config(config, overrides or [])
     folder = out or settings.out or Path("runs") / config.stem
     run_training(settings, folder, resume=resume)

@@ -152,7 +152,7 @@ def covered_of(
 ) -> Covered:
     """Return what covers the images, as `CoveredMaps` where the model's stem allows it.
 
-    passes: how many of one image are to come.
+    passes: the work to come, in passes of one image, over all images.
     """
     stem = stem_apart(net, x, passes)
     return Covered(net, x, fill, windows) if stem is None else CoveredMaps(stem, x, fill, windows)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
 
+from diascope.hardware import out_of_memory
 from diascope.models.folding import replace_module, shallow_copy
 from diascope.models.frozen import FrozenModel
 from diascope.models.input_gradient import input_gradient_of
@@ -96,11 +97,12 @@ class Stem:
 def stem_apart(net: nn.Module, x: Tensor, passes: float = math.inf) -> Stem | None:
     """Return the stem of a model for images like `x` (B, C, H, W), or None if it has none apart.
 
-    passes: how many of one image are to come. None where these are too few; off the CPU, where
-    nothing was measured, and in float64; for a model that is not `frozen`, that is compiled, that
-    is run as it is, or with hooks that hear of the image; and where a trial, once while a model is
-    frozen, shows that what comes before the convolution is more than a scaling of each channel, or
-    that the rest looks at more of the image than the stem's maps.
+    passes: the work to come, in passes of one image, over all images. None where that is too
+    little; off the CPU, where nothing was measured, and in float64; for a model that is not
+    `frozen`, that is compiled, that is run as it is, or with hooks that may hear of the image; and
+    where a trial, once while a model is frozen, fails, or shows that what comes before the
+    convolution is more than a scaling of each channel, or that the rest looks at more of the image
+    than the stem's maps.
     """
     if not isinstance(net, FrozenModel) or x.device.type != "cpu" or x.dtype != torch.float32:
         return None
@@ -108,7 +110,12 @@ def stem_apart(net: nn.Module, x: Tensor, passes: float = math.inf) -> Stem | No
         return None
     nothing = torch.zeros_like(x[:1])
     if x.shape[1:] not in net.scalings:
-        net.scalings[x.shape[1:]] = _tried(net, nothing)
+        try:
+            net.scalings[x.shape[1:]] = _tried(net, nothing)
+        except Exception as error:  # such as of a model that checks the range of its pixels
+            if out_of_memory(error):
+                raise
+            net.scalings[x.shape[1:]] = None
     scaling = net.scalings[x.shape[1:]]
     return None if scaling is None else Stem(net, *scaling, nothing)
 
@@ -122,9 +129,9 @@ def _may_be_parted(net: FrozenModel) -> bool:
     conv = modules[net.stem]
     if type(conv) not in _KINDS or conv.weight.dtype == torch.float64:
         return False
-    parts = net.stem.split(".")
-    around = [modules[".".join(parts[:n])] for n in range(len(parts) + 1)]
-    hooked = any(getattr(module, kind, None) for module in around for kind in _HOOKS)
+    names = list(modules)  # what the stem stands in, and what may come before it
+    upto = [modules[name] for name in names[: names.index(net.stem) + 1]]
+    hooked = any(getattr(module, kind, None) for module in upto for kind in _HOOKS)
     everywhere = any(getattr(torch_module, f"_global{kind}", None) for kind in _HOOKS)
     return not (hooked or everywhere or isinstance(conv.padding, str))
 
@@ -132,7 +139,7 @@ def _may_be_parted(net: FrozenModel) -> bool:
 def _tried(net: FrozenModel, nothing: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return scale and shift of what comes before the stem, or None."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, *nothing.shape[1:], generator=generator)
+    noise = torch.randn(2, *nothing.shape[1:], generator=generator, dtype=nothing.dtype)
     noise = torch.cat([0.5 + 2 * noise[:1], 4 * noise[1:] - 1])  # far outside of [0, 1], too
     scaling = _scaling(net, noise)
     if scaling is None:
@@ -144,7 +151,7 @@ def _tried(net: FrozenModel, nothing: Tensor) -> tuple[Tensor, Tensor] | None:
         whole, told = net(x), stem.rest(maps, seen)
         if told.shape != whole.shape or not (told.requires_grad and whole.requires_grad):
             return None
-        weights = torch.linspace(1, 2, whole.shape[1])  # logits may sum to the same always
+        weights = torch.linspace(1, 2, whole.shape[1], dtype=whole.dtype)  # their sum may be fixed
         (true,) = _gradients(whole @ weights, (x,))
         try:
             found, beside = _gradients(told @ weights, (maps, seen))

@@ -152,4 +152,7 @@ class _Faster(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None]:
-        return ctx.conv.gradient(seed, ctx.size).to(ctx.dtype), None
+        conv = ctx.conv
+        with torch.autocast(seed.device.type, enabled=False):  # the caller's is not the forward's
+            found = conv.gradient(seed.to(conv.weight.dtype), ctx.size)
+        return found.to(ctx.dtype), None

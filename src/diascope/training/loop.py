@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diascope.errors import UserError
+from diascope.hardware import memory_kept
 from diascope.models import unwrapped
 from diascope.objectives import Objective
 from diascope.randomness import derive
@@ -98,7 +99,8 @@ class Loop:
             self._restore(state)
             self.progress.note(f"resumed in epoch {self.epoch + 1}, after step {self.step}")
         cuda = [self.fabric.device] if self.fabric.device.type == "cuda" else []
-        with torch.random.fork_rng(cuda), self._stop:
+        kept = nullcontext() if cuda else memory_kept()
+        with torch.random.fork_rng(cuda), kept, self._stop:
             while self.epoch < self.config.epochs and not self.selection.exhausted:
                 self._run_epoch()
         return self._finish()
