@@ -55,9 +55,8 @@ def keep_memory() -> None:
     """Have the C library keep freed memory for the next tensors, where it is glibc.
 
     By default it gives tensors above 32 MB back to the system, which then clears every page of
-    the next one: some 4% of the time of a PGD step of a ResNet-18 on 32 images of 128, one thread;
-    20% of that of integrated gradients at 224 in bfloat16, two threads. It holds for the whole
-    process, whose peak of memory grows by some per cent.
+    the next one: some 4% of the time of a PGD step of a ResNet-18 on 32 images of 128, one thread.
+    It holds for the whole process, whose peak of memory grows by some per cent.
     """
     with _KEEPING.lock:
         _KEEPING.always = True

@@ -21,6 +21,8 @@ from diascope.evaluation import (
 )
 from diascope.evaluation.measures import maps as maps_module
 from diascope.evaluation.measures import members
+from diascope.evaluation.measures import ranks as ranks_module
+from diascope.evaluation.measures.ranks import order
 
 
 def case(count=5, side=24):
@@ -91,10 +93,15 @@ def test_no_images_have_all_columns():
 
 def test_a_map_is_sorted_once_for_all_measures(monkeypatch):
     calls = []
-    original = maps_module.order
-    monkeypatch.setattr(maps_module, "order", lambda rows: calls.append(rows) or original(rows))
-    heat, x, masks = case()
-    maps_table(heat, x=x, masks=masks, others={"other": 1 - heat})
+
+    def counted(rows):
+        calls.append(rows)
+        return order(rows)
+
+    monkeypatch.setattr(maps_module, "order", counted)
+    monkeypatch.setattr(ranks_module, "order", counted)
+    heat, _, masks = case()  # colour ranks the mask's pixels alone
+    maps_table(heat, masks=masks, others={"other": 1 - heat})
     assert [len(rows) for rows in calls] == [5, 5, 5]
     assert torch.equal(calls[0], maps_module.Maps(heat).heat.flatten(1))
     assert not any(torch.equal(*two) for two in combinations(calls, 2))

@@ -49,7 +49,8 @@ def maps_table(
     `others` (name -> maps (B, H, W) of the same images, such as those of another training seed)
     the family agreement as `<name>_<measure>`. NaN where a measure is undefined.
 
-    A map is sorted once for all measures, and some images are measured at a time, so that memory
+    A map is sorted once for all measures (colour's ranks, of the mask's pixels alone, are found
+    anew), and some images are measured at a time, so that memory
     beyond the maps' own does not grow with B.
     """
     kinds = {family: members(family) for family in ("sharpness", "localisation", "colour")}

@@ -118,7 +118,7 @@ class AveragePrecision(Localisation):
     def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
         ranking = maps.ranking
         precision = ranking.found / ranking.rank  # (B, P), wrong within runs of equal values
-        first, more, later = runs(ranking.ties)
+        first, more, later = runs(maps.ties)
         flat = precision.view(-1)
         last = flat[first + more]
         flat[first] = last

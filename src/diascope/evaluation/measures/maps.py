@@ -36,20 +36,17 @@ def by_chunks(measure: Callable[..., Tensor], heat: Tensor, *others: Tensor) -> 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The pixels of each map from large to small.
+    """The pixels of each map from large to small, as the mask sees them.
 
-    `values` (B, P) are the map's; `inside` (B, P) int32 is 1 for pixels of the mask, in the same
-    order; `ties` (B, P - 1) tells where an equal value follows. `rank` (P,) counts from 1.
+    `inside` (B, P) int32 is 1 for pixels of the mask. `rank` (P,) counts from 1.
     """
 
-    values: Tensor
     inside: Tensor
-    ties: Tensor
 
     @cached_property
     def rank(self) -> Tensor:
         """The number of pixels up to each place, (P,)."""
-        count, device = self.values.shape[1], self.values.device
+        count, device = self.inside.shape[1], self.inside.device
         return torch.arange(1, count + 1, dtype=torch.int32, device=device)
 
     @cached_property
@@ -116,11 +113,10 @@ class Maps:
 
     @cached_property
     def ranking(self) -> Ranking:
-        """The pixels from large to small, with the mask's."""
+        """The mask's pixels in the order of the map's."""
         if self.mask is None:
             raise ValueError("these maps have no masks")
-        inside = self.mask.flatten(1).gather(1, self.order)
-        return Ranking(self.values, inside.int(), self.ties)
+        return Ranking(self.mask.flatten(1).gather(1, self.order).int())
 
     @cached_property
     def ranks(self) -> Tensor:

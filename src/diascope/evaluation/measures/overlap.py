@@ -51,7 +51,7 @@ class AreaOverlap(Localisation):
     """
 
     def _measure(self, maps: Maps, mask: Tensor) -> Tensor:
-        values, found = maps.ranking.values, maps.ranking.found
+        values, found = maps.values, maps.ranking.found
         area = found[:, -1:].long()  # (B, 1)
         edge = values.gather(1, (area - 1).clamp_min(0))
         above, least = count(values > edge)[:, None], count(values >= edge)[:, None]
@@ -76,7 +76,7 @@ def _otsu(maps: Maps) -> Tensor:
     rank = maps.ranking.rank[:-1].double()
     sums = maps.values.cumsum(1, dtype=torch.float64)  # (B, P)
     apart = torch.addcmul(sums[:, :-1], rank, sums[:, -1:] / -size).square_()  # (B, P - 1)
-    apart.mul_(1 / (rank * (size - rank))).masked_fill_(maps.ranking.ties, 0)
+    apart.mul_(1 / (rank * (size - rank))).masked_fill_(maps.ties, 0)
     most = apart.amax(1, keepdim=True)
     best = torch.where(apart >= most * (1 - _TIE), maps.ranking.rank[:-1], size).amin(1)
     return torch.where(most[:, 0] > 0, best, size)

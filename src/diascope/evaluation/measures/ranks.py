@@ -16,12 +16,16 @@ def order(values: Tensor) -> Tensor:
     instructions, and about the same where it does.
     """
     if values.device.type != "cpu":
-        return values.sort(dim=1, stable=True, descending=True).indices
+        return _order_by_torch(values)
     bits = (values.float() + 0).contiguous().view(torch.int32)  # -0.0 + 0 is 0.0
     bits = bits ^ ~(bits >> 31) & 0x7FFF_FFFF  # of numbers that are not negative: turned about
     low = _order_of_digits(bits.short())
     high = _order_of_digits((bits >> 16).short().gather(1, low))
     return low.gather(1, high)
+
+
+def _order_by_torch(values: Tensor) -> Tensor:
+    return values.sort(dim=1, stable=True, descending=True).indices
 
 
 def _order_of_digits(digits: Tensor) -> Tensor:
@@ -34,15 +38,15 @@ def ties(ordered: Tensor) -> Tensor:
     return ordered[:, 1:] == ordered[:, :-1]
 
 
-def runs(ties: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def runs(tied: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return where runs of equal values stand in rows of P, counted along all rows.
 
-    ties (B, P - 1): whether a place and the next hold equal values. Of each run of at least two:
+    tied (B, P - 1): whether a place and the next hold equal values. Of each run of at least two:
     its first place and its number of further places, (R,) each; and all those further places, in
     order. The cost grows with the ties alone.
     """
-    row, column = ties.nonzero(as_tuple=True)
-    later = row * (ties.shape[1] + 1) + column + 1
+    row, column = tied.nonzero(as_tuple=True)
+    later = row * (tied.shape[1] + 1) + column + 1
     if not len(later):
         return later, later, later
     heads = torch.cat([later.new_ones(1), (later.diff() != 1).long()]).nonzero()[:, 0]
@@ -53,26 +57,27 @@ def runs(ties: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def centred_ranks(values: Tensor, inside: Tensor | None = None) -> Tensor:
     """Return twice the rank of each pixel, from 1 for the least, less the mean: (B, P) float64.
 
-    values (B, P), not negative. Ranks are those among the pixels inside, if given; outside they
+    values (B, P), finite. Ranks are those among the pixels inside, if given; outside they
     are 0. Equal values share the mean of their ranks.
     """
-    keys = values if inside is None else torch.where(inside, values, -1.0)
+    values = values.float()
+    keys = values if inside is None else torch.where(inside, values, -torch.inf)
     places = order(keys)
     found = ranks_in_order(places, ties(keys.gather(1, places)), inside)
     return found if inside is None else found * inside
 
 
-def ranks_in_order(places: Tensor, ties: Tensor, inside: Tensor | None = None) -> Tensor:
+def ranks_in_order(places: Tensor, tied: Tensor, inside: Tensor | None = None) -> Tensor:
     """Return what `centred_ranks` does of values whose `order` and `ties` are known.
 
-    A run of n equal values whose first, the place r from the top, has the doubled rank d has
-    d - (n - 1).
+    The pixels inside, if given, come first in that order; what others have does not matter. Of n
+    equal values the first has the doubled rank d at first, and all have d - (n - 1) then.
     """
     size = places.shape[1]
     among = places.new_full((len(places),), size) if inside is None else count(inside)
     place = torch.arange(2, 2 * size + 1, 2, dtype=torch.float64, device=places.device)
     doubled = (among + 1)[:, None] - place  # (B, P)
-    first, more, later = runs(ties)
+    first, more, later = runs(tied)
     flat = doubled.view(-1)
     flat[first] -= more
     flat[later] = flat[first].repeat_interleave(more)
