@@ -376,7 +376,8 @@ def test_the_loops_neither_look_at_the_device_nor_bring_anything_over(kind, monk
     with OneDevice():
         made = baseline_of(x, kind, noise, 1, sigma=1.0, blur=3.0, clip=True)
         IntegratedGradients(steps=5)._mean_gradient(net, x, made, y, *way)
-        SmoothGrad(samples=3, variant="variance")._moments(net, x, y, noise)
+        for variant in ("mean", "variance"):
+            SmoothGrad(samples=3, variant=variant)._gathered(net, x, y, noise)
         assert input_gradient(net, x, as_targets(1, x)).device.type == "meta"
         with pytest.raises(AssertionError, match="from the host"):
             x[torch.tensor([0, 1])]

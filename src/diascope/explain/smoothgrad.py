@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diascope.explain.base import Rectification, checked_targets, explainers
 from diascope.explain.chunks import Chunk, chunks, rows_within
 from diascope.explain.gradient import Score, input_gradient
-from diascope.explain.sums import sums_of
+from diascope.explain.sums import AtImages, sums_of
 from diascope.models.frozen import Arithmetic, frozen
 from diascope.randomness import Noise
 
@@ -68,35 +68,36 @@ class SmoothGrad:
         x, noise = x.detach(), Noise.of(x, generator, ids)
         with frozen(model, x[:1], precision=self.precision, exact_pooling=True) as net:
             targets = checked_targets(net, x, target)
-            mean, squares = self._moments(net, x, targets, noise)
-        if self.variant == "variance":
-            return (squares - mean.square()).clamp_min_(0)
-        return squares if self.variant == "squared" else mean
+            return self._gathered(net, x, targets, noise)
 
     def passes(self, side: int) -> float:
         """Return the cost of an image, see `passes_of`."""
         return 3 * self.samples
 
-    def _moments(
-        self, net: nn.Module, x: Tensor, targets: Tensor, noise: Noise
-    ) -> tuple[Tensor, Tensor]:
-        """Return the mean of the gradients and, if the variant asks, that of their squares."""
-        rows = rows_within(net, x, self.memory)
-        every = chunks(len(x), self.samples, rows, x.device)
+    def _gathered(self, net: nn.Module, x: Tensor, targets: Tensor, noise: Noise) -> Tensor:
         sigma = self.noise * (x.amax((1, 2, 3)) - x.amin((1, 2, 3))).view(-1, 1, 1, 1)
+        every = chunks(len(x), self.samples, rows_within(net, x, self.memory), x.device)
+        noisy = ((chunk, _noisy(x, sigma, noise, chunk)) for chunk in every)
         if self.variant == "mean":
-            sums = sums_of(net, x, targets, self.of, self.samples)
-            for chunk in every:
-                at = _noisy(x, sigma, noise, chunk)
-                sums.add(chunk, at, x.new_ones(len(at)))
-            return sums.total.div_(self.samples), torch.empty(0)
+            return self._mean(sums_of(net, x, targets, self.of, self.samples), noisy)
+        return self._of_squares(net, x, targets, noisy)
+
+    def _mean(self, sums: AtImages, noisy: Iterable[tuple[Chunk, Tensor]]) -> Tensor:
+        for chunk, at in noisy:
+            sums.add(chunk, at, at.new_ones(len(at)))
+        return sums.total.div_(self.samples)
+
+    def _of_squares(
+        self, net: nn.Module, x: Tensor, targets: Tensor, noisy: Iterable[tuple[Chunk, Tensor]]
+    ) -> Tensor:
+        """Return the mean of the squared gradients, less that of the gradients for a variance."""
         mean, squares = torch.zeros_like(x), torch.zeros_like(x)
-        for chunk in every:
-            at = _noisy(x, sigma, noise, chunk)
+        for chunk, at in noisy:
             gradient = input_gradient(net, at, targets[chunk.image], self.of)
             chunk.add_to(mean, gradient)
             chunk.add_to(squares, gradient.square())
-        return mean.div_(self.samples), squares.div_(self.samples)
+        mean, squares = mean.div_(self.samples), squares.div_(self.samples)
+        return squares if self.variant == "squared" else (squares - mean.square()).clamp_min_(0)
 
 
 def _noisy(x: Tensor, sigma: Tensor, noise: Noise, chunk: Chunk) -> Tensor:
