@@ -18,7 +18,7 @@ from diascope.report.html import TITLES, render_report
 from diascope.report.plates import browser
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
-VOID = {"meta", "link", "img", "br", "input"}
+VOID = {"meta", "link", "img", "br", "wbr", "input"}
 
 
 class Strict(HTMLParser):

@@ -15,6 +15,7 @@ from tests.report.studyfactory import FIGURES, RUNS, decision, make_claims, make
 from tests.report.test_html import HOSTILE, Strict
 
 from diascope.errors import UserError
+from diascope.report.html import parted
 from diascope.report.study import words, write_study_figure, write_study_report
 from diascope.report.study.checks import masking_tables
 from diascope.studies.results import ClaimResult, FailedCheck, StudyResults
@@ -212,3 +213,16 @@ def test_an_empty_and_an_unfinished_study_have_pages(written, tmp_path):
 )
 def test_the_verdicts_at_a_glance(counts, told):
     assert words.sentence(counts) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("ema/attacked.strongest@0.3265 > 0", "ema/|attacked.|strongest|@0.3265 &gt; 0"),
+        ("clean.correct", "clean.|correct"),
+        ("<b>/x", "&lt;b&gt;/|x"),
+        ("p < 0.05", "p &lt; 0.05"),
+    ],
+)
+def test_names_of_quantities_break_between_their_parts(name, lines):
+    assert parted(name) == lines.replace("|", "<wbr>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from diascope.audit.results import Results
 from diascope.files import write_text
@@ -148,7 +149,16 @@ def environment() -> Environment:
         heat_ramp=Markup(pictures.ramp()),
     )
     made.filters["shown"] = _shown
+    made.filters["parted"] = parted
     return made
+
+
+def parted(name: str) -> Markup:
+    """Return the name of a quantity such that lines break between its parts, not inside a number.
+
+    They may after a slash, before an @, and after a dot that stands before a letter.
+    """
+    return Markup(re.sub(r"(?<=/)|(?=@)|(?<=\.)(?=[a-z])", "<wbr>", str(escape(name))))
 
 
 def _inline(name: str) -> Markup:
