@@ -33,6 +33,7 @@ from diascope.errors import UserError
 
 SHARES = (16, 8, 4, 3, 2, 1)
 QUERIES_TO_START = 150
+BEYOND = 1.01  # of the distance to the border, where both sides start
 
 
 class Counted(nn.Module):
@@ -155,15 +156,23 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _startable(bench: Bench, net: Net, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images that are classified correctly and have a start, labels, and the starts."""
+    """Return images that are classified correctly and have a start, labels, and the starts.
+
+    These lie a little beyond the border: at it, the sums of another batch may tell another class.
+    """
     y = bench.labels(net)
     result = BoundaryAttack(queries=QUERIES_TO_START, source_step=1e-9, spherical_step=1e-9).run(
         net.model, bench.x, y, generator=torch.Generator().manual_seed(seed)
     )
     rows = (result.started & (result.distance > 0)).nonzero()[:, 0]
-    if not len(rows):
+    x, y = bench.x[rows], y[rows]
+    start = (x + BEYOND * (result.x_adv[rows] - x)).clamp(0, 1)
+    with torch.no_grad():
+        apart = peers.own_copy(net.model)(start).argmax(1) != y
+    x, y, start = x[apart], y[apart], start[apart]
+    if not len(x):
         raise UserError("no image is classified correctly and has a starting point")
-    return bench.x[rows], y[rows], result.x_adv[rows]
+    return x, y, start
 
 
 def distance_lines(record: dict[str, Any]) -> list[str]:
