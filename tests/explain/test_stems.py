@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.nets import images, small_net
 from torch import nn
 
-import diascope.explain.covered
+import diascope.explain.covered.choice
 import diascope.explain.sums
 import diascope.models.stem
 from diascope.explain import IntegratedGradients, Occlusion, SmoothGrad
@@ -49,7 +49,7 @@ def both_ways(monkeypatch, explainer, *args):
         return parted[-1]
 
     def asked(by):
-        for module in (diascope.explain.sums, diascope.explain.covered):
+        for module in (diascope.explain.sums, diascope.explain.covered.choice):
             monkeypatch.setattr(module, "stem_apart", by)
         return explainer(*args, generator=torch.Generator().manual_seed(3))
 

@@ -86,13 +86,16 @@ class FrozenModel(nn.Module):
         """Return the logits (B, K)."""
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        low, device = self.__dict__["precision"] == "bf16", x.device.type
-        if low or torch.is_autocast_enabled(device):
-            with torch.autocast(device, torch.bfloat16, enabled=low):
-                logits = self.body(x)
-        else:
-            logits = self.body(x)
+        logits = self.run(x)
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def run(self, x: Tensor) -> Tensor:
+        """Return what the body makes of x, in its own arithmetic and type."""
+        low, device = self.__dict__["precision"] == "bf16", x.device.type
+        if not (low or torch.is_autocast_enabled(device)):
+            return self.body(x)
+        with torch.autocast(device, torch.bfloat16, enabled=low):
+            return self.body(x)
 
 
 @contextmanager

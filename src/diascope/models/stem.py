@@ -36,9 +36,9 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 class Stem:
     """The stem of a frozen model, in float32, and the rest; see `stem_apart`.
 
-    conv: the first convolution, of one term, in float32; what it takes in is scale * x + shift,
-    (1, C, 1, 1) each. low: whether the rest takes in the maps in bfloat16. nothing: an image
-    (1, C, H, W) of zeros.
+    net: that model. body: what it runs, with the stem's maps given. conv: the first convolution, of
+    one term, in float32; what it takes in is scale * x + shift, (1, C, 1, 1) each. low: whether
+    the rest takes in the maps in bfloat16. nothing: an image (1, C, H, W) of zeros.
     """
 
     def __init__(self, net: FrozenModel, scale: Tensor, shift: Tensor, nothing: Tensor) -> None:
@@ -50,9 +50,10 @@ class Stem:
         self.conv, self.scale, self.shift = _in_float32(conv), scale, shift
         self._gradient = input_gradient_of(self.conv, self.conv.weight.detach())
         self.nothing = nothing
-        self._given, body = _Given(self.low), shallow_copy(net.body)
-        replace_module(body, net.stem, self._given)
-        self._rest = FrozenModel(net.original, body, net.precision, net.outputs)
+        self.net, self._given = net, Given(self.low)
+        self.body = shallow_copy(net.body)
+        replace_module(self.body, net.stem, self._given)
+        self._rest = FrozenModel(net.original, self.body, net.precision, net.outputs)
 
     def taken(self, x: Tensor) -> Tensor:
         """Return what the convolution takes in of images (B, C, H, W), of the same shape."""
@@ -131,9 +132,14 @@ def _may_be_parted(net: FrozenModel) -> bool:
         return False
     names = list(modules)  # what the stem stands in, and what may come before it
     upto = [modules[name] for name in names[: names.index(net.stem) + 1]]
-    hooked = any(getattr(module, kind, None) for module in upto for kind in _HOOKS)
+    hooked = any(heard(module) for module in upto)
     everywhere = any(getattr(torch_module, f"_global{kind}", None) for kind in _HOOKS)
     return not (hooked or everywhere or isinstance(conv.padding, str))
+
+
+def heard(module: nn.Module) -> bool:
+    """Tell whether hooks of a module's own may hear of what goes through it."""
+    return any(getattr(module, kind, None) for kind in _HOOKS)
 
 
 def _tried(net: FrozenModel, nothing: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -162,9 +168,9 @@ def _tried(net: FrozenModel, nothing: Tensor) -> tuple[Tensor, Tensor] | None:
     rough = net.precision == "bf16"
     with torch.no_grad():
         same = torch.equal(stem.rest(stem.maps(x), noise[1:]), told)
-        near = _near(told, whole, 0.05 if rough else 1e-3)
-        near = near and _near(stem.to_images(found), true, 0.5 if rough else 0.05)
-    return scaling if same and near else None
+        alike = near(told, whole, 0.05 if rough else 1e-3)
+        alike = alike and near(stem.to_images(found), true, 0.5 if rough else 0.05)
+    return scaling if same and alike else None
 
 
 @torch.no_grad()
@@ -198,7 +204,8 @@ def _gradients(score: Tensor, to: tuple[Tensor, ...]) -> tuple[Tensor | None, ..
     return torch.autograd.grad(score.sum(), to, allow_unused=True)
 
 
-def _near(found: Tensor, true: Tensor, share: float) -> bool:
+def near(found: Tensor, true: Tensor, share: float) -> bool:
+    """Tell whether the norm of what is amiss is at most that share of what is true."""
     return bool((found - true).norm() <= share * true.norm())
 
 
@@ -233,8 +240,8 @@ class _Stop(nn.Module):
         raise _Stopped(x)
 
 
-class _Given(nn.Module):
-    """Gives `maps` whatever it is called with."""
+class Given(nn.Module):
+    """Gives `maps` whatever it is called with; low: in bfloat16."""
 
     def __init__(self, low: bool) -> None:
         super().__init__()
@@ -242,6 +249,7 @@ class _Given(nn.Module):
         self.maps: Tensor | None = None
 
     def forward(self, _: Tensor) -> Tensor:
+        """Return them."""
         if self.maps is None:
             raise _Again
         maps: Tensor = _Fresh.apply(self.maps)
