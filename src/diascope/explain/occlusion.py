@@ -36,9 +36,9 @@ class Occlusion:
     "loss". precision: of the forwards. memory: the bytes that activations may take.
 
     Costs a forward for the image and one for each patch, 64 by default; a patch that would leave
-    the image as it is, as on a black border covered with 0, changes nothing and is not asked. On a
-    CPU a forward for a patch begins where a place of the maps hears of all of the image: what is
-    known of the image without it is not computed again (`diascope.explain.covered`).
+    the image as it is, as on a black border covered with 0, changes nothing and is not asked. Of
+    many patches on a CPU the first layers are computed near the patch alone, where the model allows
+    it (`diascope.explain.covered`).
     Raises `UserError` for a patch larger than the image and a stride larger than the patch.
     """
 

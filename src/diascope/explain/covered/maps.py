@@ -107,5 +107,5 @@ class Under:
 
 def like(maps: Tensor, count: int) -> Tensor:
     """Return room for so many maps of the size and kind of those in (1, c, h, w)."""
-    out = maps.new_empty(count, *maps.shape[1:])
-    return out.to(memory_format=torch.channels_last)
+    shape, layout = (count, *maps.shape[1:]), torch.channels_last
+    return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=layout)
