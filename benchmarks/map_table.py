@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diascope.audit.run import Test, unseen_pixels
+from diascope.audit.images import Test, unseen_pixels
 from diascope.audit.settings import AuditSettings
 from diascope.audit.subject import Subject, open_subjects
 from diascope.data import load_region, open_data

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+from pathlib import Path
+
+import benchmarks
 import pytest
 import torch
-from benchmarks import figures, hospitals, shortcut
+from benchmarks import figures, hospitals, map_table, shortcut
 from PIL import Image
 
 from diascope.data import Preprocess
@@ -84,3 +89,28 @@ def test_hospitals_stand_in_one_table(runs, capsys):
     assert all(row["attacked"]["AUROC"].value <= row["clean"]["AUROC"].value for row in found)
     lines = capsys.readouterr().out.splitlines()
     assert {line.count("|") for line in lines} == {9}
+
+
+def test_the_table_of_maps_has_every_measure_beside_its_difference(runs, tmp_path, capsys):
+    models = [f"--a={runs}/m0.safetensors", f"--b={runs}/m1.safetensors"]
+    told = tmp_path / "table.json"
+    map_table.main([*models, "--data", SKIN, "--images", "12", "--hair", "--json", str(told)])
+    said = capsys.readouterr().out
+    rows = {line.split("|")[1].strip(): line for line in said.splitlines() if line[:2] == "| "}
+    assert {"mass inside", "pointing", "gini", "total variation", "mass on hair"} <= set(rows)
+    assert "[" not in rows.pop("measure")
+    without = {name for name, line in rows.items() if line.count("[") < 3}
+    assert without <= {"colour variation"}  # of maps so small it is hardly ever defined
+    (found,) = json.loads(told.read_text())
+    assert found["images"] == 12
+
+
+@pytest.mark.parametrize("path", sorted(Path(benchmarks.__file__).parent.rglob("*.py")))
+def test_every_script_can_be_opened(path):
+    name = ".".join(path.relative_to(Path(benchmarks.__file__).parents[1]).with_suffix("").parts)
+    try:
+        importlib.import_module(name.removesuffix(".__init__"))
+    except ModuleNotFoundError as error:
+        if str(error.name).split(".")[0] in ("benchmarks", "diascope"):
+            raise
+        pytest.skip(f"{error.name} is not installed")

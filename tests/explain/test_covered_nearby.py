@@ -183,7 +183,7 @@ def test_maps_are_the_same_without_crops_and_in_any_batch(monkeypatch):
 
 def test_less_goes_through_the_modules(monkeypatch):
     torch.manual_seed(0)
-    net, x = create_model("resnet18", num_classes=3).eval(), images(1, 224)
+    net, x = create_model("resnet18", num_classes=3, zero_init_last=False).eval(), images(1, 224)
     found, _ = covered(net, x, 50, 25)
     whole = {stage.names: stage.down.taken * stage.across.taken for stage in _stages(found)}
     passed, before = dict.fromkeys(whole, 0), Stage.maps
@@ -195,9 +195,7 @@ def test_less_goes_through_the_modules(monkeypatch):
     monkeypatch.setattr(Stage, "maps", count)
     found.logits(*(torch.tensor([0]),) * 3)
     shares = [passed[names] / whole[names] for names in whole]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.1
-    assert sum(shares) < 0.4 * len(shares)
+    assert [round(share, 2) for share in shares] == [0.09, 0.18, 0.25, 0.46, 0.73]
 
 
 def _stages(found: CoveredNearby) -> list[Stage]:

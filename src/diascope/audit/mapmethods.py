@@ -16,7 +16,7 @@ from diascope.errors import UserError
 from diascope.evaluation import ROAD, Deletion, Insertion
 from diascope.evaluation.measures.faithfulness import Faithfulness
 from diascope.evaluation.sanity import FEWEST, module_groups
-from diascope.explain import Explainer, explainers
+from diascope.explain import Explainer, Occlusion, covered, explainers
 from diascope.explain.base import Complete, passes_of
 from diascope.hardware import out_of_memory
 from diascope.models.stem import TRIAL, WORTH
@@ -68,19 +68,20 @@ def misfit(bench: Bench, method: Explainer, model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """The images on which one part of a method's measurement is made, the passes of each, and how
-    many calls of the method that is.
+    """The images on which one part of a method's measurement is made, the passes of each, how
+    many calls of the method that is, and the passes of the trial that a call may begin with.
     """
 
     rows: Rows
     each: float
     calls: int = 0
+    trial: int = TRIAL
 
     @property
     def passes(self) -> float:
-        """The passes of all the images, and of the trial that a call may begin with."""
+        """The passes of all the images, and of the trials."""
         whole = len(self.rows) * self.each
-        return whole + (self.calls * TRIAL if whole >= WORTH else 0)
+        return whole + (self.calls * self.trial if whole >= WORTH else 0)
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,14 @@ def parts_of(bench: Bench, method: Explainer) -> Parts:
     """Return on which images a method is measured, and at most how many passes that takes."""
     cost, effort = passes_of(method, bench.pixels.size), bench.effort
     groups = len(module_groups(bench.model)) if weighed(bench) else 0
+    trial = TRIAL + (covered.TRIAL if isinstance(method, Occlusion) else 0)
     again = DRAWS + bool(attacked(bench)) + len(bench.others)
 
     def part(count: int | None, each: float, most: int, calls: int = 0, least: int = LEAST) -> Part:
         count = most if count is None else min(count, most)
         if cost > COSTLY:
             count = min(count, max(least, count // 4))
-        return Part(bench.drawn(count), each, calls)
+        return Part(bench.drawn(count), each, calls, trial)
 
     maps = part(effort.map_images, cost + _summing(method, cost), len(bench.pixels), calls=2)
     most = len(maps.rows)

@@ -3,6 +3,6 @@
 from diascope.explain.covered.choice import covered_of
 from diascope.explain.covered.images import Covered, Windows
 from diascope.explain.covered.maps import CoveredMaps
-from diascope.explain.covered.nearby import CoveredNearby
+from diascope.explain.covered.nearby import TRIAL, CoveredNearby
 
-__all__ = ["Covered", "CoveredMaps", "CoveredNearby", "Windows", "covered_of"]
+__all__ = ["TRIAL", "Covered", "CoveredMaps", "CoveredNearby", "Windows", "covered_of"]
