@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.browser import Chromium
+from tests.browser import Chromium, visit
 from tests.data.dicoms import dicom, words
 from tests.forked import Forked
 from tests.viewer.conftest import CLASSES, png
@@ -160,6 +160,35 @@ def test_an_image_is_put_in_and_attacked_without_an_error_or_a_request_outside(
     ]
     assert f"{server}work" in urls
     assert [u for u in urls if not u.startswith((server, "data:", "about:"))] == []
+
+
+def test_an_image_that_is_dropped_before_the_models_are_there_is_read_then(browser, server, folder):
+    driver = browser.emptied()
+    later = (
+        "const now = window.fetch; window.held = true;"
+        "window.fetch = async (path, ...more) => {"
+        " while (path === 'state' && window.held) await new Promise((go) => setTimeout(go, 20));"
+        " return now(path, ...more); };"
+    )
+    add = "Page.addScriptToEvaluateOnNewDocument"
+    script = driver.execute_cdp_cmd(add, {"source": later})["identifier"]
+    try:
+        visit(driver, server, "#zone")
+        assert body(driver).get_attribute("data-ready") is None
+        driver.execute_script(
+            "const given = new DataTransfer(), bytes = Uint8Array.from(arguments[0]);"
+            "given.items.add(new File([bytes], 'one.png', { type: 'image/png' }));"
+            "document.dispatchEvent(new DragEvent('drop', { dataTransfer: given }));",
+            list((folder / "one.png").read_bytes()),
+        )
+        until(driver, lambda: "when they are there" in body(driver).text)
+        driver.execute_script("window.held = false")
+        until(driver, lambda: body(driver).get_attribute("data-ready") == "yes")
+        until(driver, lambda: idle(driver))
+        assert driver.find_element(By.ID, "title").text == "Image 1"
+        assert "when they are there" not in body(driver).text
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", {"identifier": script})
 
 
 def test_the_slider_the_keys_and_the_map_alone(page, folder):

@@ -7,6 +7,7 @@
   const MOST = 12;
 
   let info = null; // what the server says of its models
+  const early = []; // files that came before the models were there
   let image = null; // {id, image, thumb, number, label, ...}: the one that is shown
   let views = []; // of each model: what it makes of the image
   let attack = null; // {id, norm, steps, epsilons}
@@ -66,12 +67,17 @@
     byId("steps").value = info.steps;
     if (info.data) { byId("samples-class").append(...info.data.classes_there.map((k) => new Option(info.classes[k], k))); strip(); }
     document.body.dataset.ready = "yes";
+    if (early.length) take(early.splice(0));
   }
 
   // Images ----------------------------------------------------------------
 
   async function take(files) {
-    if (!info) return;
+    if (!info) {
+      early.push(...files);
+      byId("what").textContent = "Loading the models … The image is read when they are there.";
+      return;
+    }
     complain("");
     const all = [...files].filter((f) => f.size || f.type);
     if (all.length > MOST) complain(`${all.length} files at once are too many; the first ${MOST} are read.`);
