@@ -8,6 +8,7 @@
 
   let info = null; // what the server says of its models
   const early = []; // files that came before the models were there
+  let failed = false; // whether they will never be
   let image = null; // {id, image, thumb, number, label, ...}: the one that is shown
   let views = []; // of each model: what it makes of the image
   let attack = null; // {id, norm, steps, epsilons}
@@ -47,8 +48,8 @@
     document.body.classList.add("waiting");
     for (;;) {
       let found;
-      try { found = await (await ask("state")).json(); } catch (error) { byId("what").textContent = ""; return complain(error.message); }
-      if (found.state === "failed") { byId("what").textContent = "The models could not be opened."; return complain(found.error); }
+      try { found = await (await ask("state")).json(); } catch (error) { failed = true; byId("what").textContent = ""; return complain(error.message); }
+      if (found.state === "failed") { failed = true; byId("what").textContent = "The models could not be opened."; return complain(found.error); }
       if (found.state === "ready") { info = found; break; }
       await new Promise((go) => setTimeout(go, 400));
     }
@@ -73,6 +74,7 @@
   // Images ----------------------------------------------------------------
 
   async function take(files) {
+    if (failed) return;
     if (!info) {
       early.push(...files);
       byId("what").textContent = "Loading the models … The image is read when they are there.";
