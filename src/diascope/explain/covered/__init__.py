@@ -1,4 +1,4 @@
-"""Images with a part covered, and what a model makes of them: no more is computed than changes."""
+"""Images with a part covered, and what a model makes of them: mostly of what changes alone."""
 
 from diascope.explain.covered.choice import covered_of
 from diascope.explain.covered.images import Covered, Windows
