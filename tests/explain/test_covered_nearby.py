@@ -202,15 +202,10 @@ def _stages(found: CoveredNearby) -> list[Stage]:
     return [step.stage for step in found.steps]
 
 
-def around(low: int, high: int, side: int):
-    """Give what a module of this kind would: what it takes in, moved."""
-    return lambda maps: torch.roll(maps, (low, high), (2, 3))[:, :, :side]
-
-
 NOT_LOCAL = {
     "gate": lambda: Does(lambda maps: maps * maps.mean((2, 3), keepdim=True).sigmoid()),
     "mirrored": lambda: Does(lambda maps: maps.flip(3)),
-    "moved": lambda: Does(around(3, 0, 99)),
+    "moved": lambda: Does(lambda maps: maps.roll(3, 2)),
     "by rows": lambda: Does(lambda maps: maps - maps.mean(3, keepdim=True)),
     "turned": lambda: Does(lambda maps: maps.transpose(2, 3)),
     "places": lambda: Does(lambda maps: maps * torch.linspace(0, 2, maps.shape[3])),
