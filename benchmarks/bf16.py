@@ -3,6 +3,8 @@
 Speed: our PGD with gradients in bfloat16 and in float32, in pairs. Right: of some thousand small
 convolutions, how many give numbers that are not finite or far from float32's, where the memory
 that they are given was full of NaN before: one that reads what nothing has written then shows it.
+The gradient of the weights is asked for twice: as torch computes it in bfloat16, and "in training",
+which computes narrow maps in float32 (`diascope.training.narrow`).
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ from benchmarks.inputs import entry, open_bench, parser
 from benchmarks.record import append, circumstances
 from benchmarks.timing import ratio, rounds
 from diascope.attacks import PGD
+from diascope.training.narrow import NarrowInFloat32
 
 CHANNELS = ((3, 64), (4, 4), (8, 8), (16, 32), (64, 64), (64, 128), (256, 512), (512, 512))
 SIDES, BATCHES = (1, 2, 3, 4, 7, 8, 14), (1, 2, 7, 10)
 KERNELS = ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2))  # width, stride
 FAR = 0.1  # of the length of float32's answer; bfloat16's own rounding is a tenth of that
 POISON = tuple(4**power for power in range(3, 10))  # numbers in a block of memory
-PARTS = ("forward", "input gradient", "weight gradient")
+PARTS = ("forward", "input gradient", "weight gradient", "weight gradient in training")
 
 
 class Shape(NamedTuple):
@@ -110,7 +113,10 @@ def strange(shape: Shape, device: torch.device, seed: int) -> list[str]:
 
 
 def answers(shape: Shape, kind: torch.dtype, device: torch.device, seed: int) -> list[Tensor]:
-    """Return the convolution of noise and its two gradients."""
+    """Return the convolution of noise and its two gradients, that of the weights also in training.
+
+    In training weights are in float32, and `kind` is what autocast computes in.
+    """
     source = torch.Generator().manual_seed(seed)
     (inside, outside), (width, stride) = shape.channels, shape.kernel
     groups = inside if shape.depthwise else 1
@@ -125,7 +131,13 @@ def answers(shape: Shape, kind: torch.dtype, device: torch.device, seed: int) ->
     for of in (x, weight):
         poison(device)
         found += torch.autograd.grad(y, of, torch.ones_like(y), retain_graph=True)
-    return found
+    weight = weight.detach().float().requires_grad_()
+    low = kind == torch.bfloat16
+    poison(device)
+    with torch.autocast(device.type, kind, enabled=low), NarrowInFloat32():
+        y = F.conv2d(x.detach(), weight, None, stride, width // 2, groups=groups)
+    poison(device)
+    return [*found, *torch.autograd.grad(y, weight, torch.ones_like(y))]
 
 
 def poison(device: torch.device) -> None:

@@ -60,13 +60,14 @@ def test_bfloat16_is_timed_and_held_against_float32(tmp_path, capsys, monkeypatc
     found = bf16.main(["--quick", "--results", str(tmp_path)])
     assert found["gains"]["48"]["pairs"] == 2
     assert not found["wrong"]["forward"] + found["wrong"]["input gradient"]
+    assert not found["wrong"]["weight gradient in training"]
     assert "forward: wrong in 0 of" in capsys.readouterr().out
     real = bf16.answers
 
     def spoilt(shape, kind, *rest):
-        y, of_x, of_weight = real(shape, kind, *rest)
+        y, of_x, of_weight, in_training = real(shape, kind, *rest)
         of_x[0] = torch.nan if kind == torch.bfloat16 else of_x[0]
-        return [y, of_x, of_weight * (1.5 if kind == torch.bfloat16 else 1)]
+        return [y, of_x, of_weight * (1.5 if kind == torch.bfloat16 else 1), in_training]
 
     monkeypatch.setattr(bf16, "answers", spoilt)
     shape = bf16.Shape((4, 4), 4, (3, 1), 2, False, False)

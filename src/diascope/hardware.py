@@ -37,12 +37,9 @@ def gains_from_bf16(device: torch.device) -> bool:
 def best_precision(device: torch.device) -> Precision:
     """Return the mixed precision that training on `device` gains from.
 
-    On a CPU with AVX-512 BF16 and no AMX that is float32, though bfloat16 would be faster: in
-    torch 2.15 the gradient of a convolution's weights reads memory there that nothing has written,
-    where a map of 1x1 meets a stride of 2 (`python -m benchmarks.bf16`).
+    What is narrow enough for the kernels of CPUs to be wrong is left out there
+    (`diascope.training.narrow`).
     """
-    if device.type == "cpu" and not _has("_is_amx_tile_supported"):
-        return "32-true"
     return "bf16-mixed" if gains_from_bf16(device) else "32-true"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from diascope.training.epsilon import at_step
 from diascope.training.interrupt import Interrupt
 from diascope.training.meter import Clock, Meter, with_clock
 from diascope.training.modes import train_mode
+from diascope.training.narrow import NarrowInFloat32
 from diascope.training.offline import Offline
 from diascope.training.outcome import Fit, Row, metrics_table
 from diascope.training.progress import Progress
@@ -159,7 +160,7 @@ class Loop:
         objective = at_step(self.objective, self.config.epsilon, self.epoch, self.step, steps, seed)
         later = not last and not self.team.alone
         with self.fabric.no_backward_sync(self.model) if later else nullcontext():
-            with self.fabric.autocast():
+            with self.fabric.autocast(), self._arithmetic():
                 loss = with_clock(objective, self.clock)(
                     self.model,
                     batch.x,
@@ -171,6 +172,10 @@ class Loop:
             self.fabric.backward(loss * share if share != 1 else loss)
         self.bad = torch.where((self.bad < 0) & ~loss.detach().isfinite(), self.step, self.bad)
         return loss
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        low = self.config.precision == "bf16-mixed" and self.fabric.device.type == "cpu"
+        return NarrowInFloat32() if low else nullcontext()
 
     def _descend(self) -> None:
         if self.config.clip_gradient is not None:

@@ -1,0 +1,113 @@
+"""Convolutions of small maps, in float32 where bfloat16's gradients of weights are wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from diascope.objectives import Standard
+from diascope.training import TrainingConfig, fit
+from diascope.training.narrow import NarrowInFloat32, _all_taps_meet
+
+from .toy import toy_pixels
+
+NARROW = [  # side, kernel, stride, padding, dilation
+    (1, 3, 2, 1, 1),
+    (1, 3, 1, 1, 1),
+    (2, 3, 3, 1, 1),
+    (2, 3, 2, 1, 1),
+    (2, 7, 1, 3, 1),
+    (2, 3, 1, 2, 2),
+]
+WIDE = [(2, 3, 1, 1, 1), (4, 3, 2, 1, 1), (7, 7, 2, 3, 1), (1, 1, 1, 0, 1), (3, 3, 1, 2, 2)]
+
+
+def low(narrow: bool = True):
+    """Autocast to bfloat16, as training enters it."""
+    cast = torch.autocast("cpu", torch.bfloat16)
+    return (cast, NarrowInFloat32()) if narrow else (cast, torch.enable_grad())
+
+
+def convolved(x, conv, **options):
+    cast, mode = low(**options)
+    with cast, mode:
+        return conv(x)
+
+
+@pytest.mark.parametrize("shape", NARROW + WIDE)
+def test_a_narrow_convolution_is_float32s_and_others_are_left_to_autocast(shape):
+    side, kernel, stride, padding, dilation = shape
+    conv = nn.Conv2d(4, 8, kernel, stride, padding, dilation)
+    x = torch.randn(2, 4, side, side)
+    out = convolved(x, conv)
+    if shape in WIDE:
+        assert out.dtype == torch.bfloat16
+        assert torch.equal(out, convolved(x, conv, narrow=False))
+        return
+    assert torch.equal(out, conv(x))
+    (gradient,) = torch.autograd.grad(out.sum(), conv.weight)
+    assert torch.equal(gradient, torch.autograd.grad(conv(x).sum(), conv.weight)[0])
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 5), (4, 5, 1), (2, 4, 5, 1)])
+def test_one_short_side_is_enough_with_or_without_a_batch(shape):
+    conv, x = nn.Conv2d(4, 8, 3, 2, 1), torch.randn(shape)
+    assert torch.equal(convolved(x, conv), conv(x))
+
+
+def test_what_does_not_learn_is_left_to_autocast():
+    conv, x = nn.Conv2d(4, 8, 3, 2, 1), torch.randn(2, 4, 1, 1)
+    with torch.no_grad():
+        assert convolved(x, conv).dtype == torch.bfloat16
+    conv.requires_grad_(False)
+    assert convolved(x.requires_grad_(), conv).dtype == torch.bfloat16
+    with NarrowInFloat32():  # no autocast: nothing to keep from it
+        assert conv.double()(x.double()).dtype == torch.float64
+
+
+def test_every_way_to_name_the_options_is_understood():
+    weight, x = torch.randn(8, 4, 3, 3, requires_grad=True), torch.randn(2, 4, 2, 2)
+    bias = torch.randn(8)
+    cast, mode = low()
+    with cast, mode:
+        assert F.conv2d(x, weight, padding="same").dtype == torch.bfloat16
+        assert F.conv2d(x, weight, bias, padding="same", dilation=2).dtype == torch.float32
+        assert F.conv2d(x, weight[..., :1, :1], padding="valid").dtype == torch.bfloat16
+        assert F.conv2d(input=x, weight=weight, stride=(3,), padding=(1, 1)).dtype == torch.float32
+        already = F.conv2d(x.bfloat16(), weight, stride=3, padding=1)
+    assert torch.equal(already, F.conv2d(x.bfloat16().float(), weight, stride=3, padding=1))
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 7), st.integers(1, 4), st.integers(0, 6), st.integers(1, 3)
+)
+def test_taps_meet_pixels_where_a_gradient_of_ones_reaches_them(side, taps, stride, pad, apart):
+    if side + 2 * pad < apart * (taps - 1) + 1:
+        return
+    weight = torch.zeros(1, 1, taps, dtype=torch.float64, requires_grad=True)
+    out = F.conv1d(torch.ones(1, 1, side, dtype=torch.float64), weight, None, stride, pad, apart)
+    (reached,) = torch.autograd.grad(out.sum(), weight)
+    assert _all_taps_meet(side, taps, stride, pad, apart) == bool((reached > 0).all())
+
+
+def test_training_in_bfloat16_goes_through_maps_of_one_pixel():
+    """Where the last maps are one pixel wide a gradient that nothing has written would be NaN."""
+    pixels = toy_pixels(48, size=8)
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(c, 16, 3, 2, 1) for c in (3, 16, 16)),  # 8 -> 4 -> 2 -> 1
+        nn.Conv2d(16, 16, 3, 2, 1),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+    seen = []
+    net[3].register_forward_hook(lambda module, given, out: seen.append((given[0].shape, out)))
+    config = TrainingConfig(epochs=2, batch_size=8, precision="bf16-mixed", augment=None)
+    result = fit(net, Standard(), pixels, pixels, config)
+    assert {tuple(shape[2:]) for shape, _ in seen} == {(1, 1)}
+    assert {out.dtype for _, out in seen if out.requires_grad} == {torch.float32}
+    assert all(p.isfinite().all() for p in result.model.parameters())
