@@ -90,6 +90,7 @@ class APGD:
         y: Tensor,
         *,
         start: Tensor | None = None,
+        alone: bool = False,
         judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
@@ -97,6 +98,7 @@ class APGD:
         """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
 
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
+        alone: begin from these and nowhere else.
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
         check_images(x, model)
@@ -106,7 +108,7 @@ class APGD:
         with frozen(model, x, precision=self.precision) as net:
             check_labels(net, x, y)
             search = _Search(self, net, x, y, judge)
-            for target, begin in self._runs(search, start, noise):
+            for target, begin in self._runs(search, start, noise, alone=alone):
                 search.run(target, begin)
             if net.precision == "bf16" and self.stop_early:
                 with frozen(net.original, x, precision="float32") as exact:
@@ -114,8 +116,12 @@ class APGD:
             warn_if_not_finite(net, search.finite)
         return search.x_adv.contiguous()
 
+    def brief(self) -> APGD:
+        """Return the attack in an eighth of the steps, at least 4 of them."""
+        return replace(self, steps=max(-(-self.steps // 8), min(self.steps, 4)))
+
     def _runs(
-        self, search: _Search, start: Tensor | None, noise: Noise
+        self, search: _Search, start: Tensor | None, noise: Noise, *, alone: bool = False
     ) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield the target (B,) and the start (B, C, H, W) of each run."""
         goals: list[Tensor | None] = [None]
@@ -125,7 +131,7 @@ class APGD:
         for place, goal in enumerate(goals):
             if start is not None:
                 yield goal, self.threat.project(start.detach().to(search.x.dtype), search.x)
-            for restart in range(self.restarts):
+            for restart in range(0 if alone and start is not None else self.restarts):
                 stream = place * self.restarts + restart
                 begin = self.threat.random_start(search.x, noise, stream, on_sphere=sphere)
                 yield goal, begin

@@ -57,7 +57,7 @@ def robustness_curve(
     *,
     attack: Attack,
     epsilons: Sequence[float],
-    warm: Warm = "verdict",
+    warm: Warm = "lead",
     refine: int = 0,
     transfer_to: nn.Module | None = None,
     rounding: bool = False,
@@ -72,16 +72,21 @@ def robustness_curve(
     """Attack images (N, C, H, W) at ascending `epsilons`, only those that still stand.
 
     Balls are nested: an image broken at one epsilon is broken at every larger one, so it is not
-    attacked again, and the curve cannot rise. The attack on the rest is the full one, with the
-    noise it would have alone: at no epsilon is the answer weaker than that of attacking all
-    images at that epsilon. Whether an image is broken is decided in float32 eval mode, never
-    under autocast. Epsilon 0, which need not be given, is the clean verdict; logits that are not
-    finite count as misclassified. A targeted attack's y are the classes wanted.
+    attacked again, and the curve cannot rise. An image is said to withstand an epsilon only where
+    the attack in full, with the noise it would have alone, failed there or at a larger one.
+    Whether an image is broken is decided in float32 eval mode, never under autocast. Epsilon 0,
+    which need not be given, is the clean verdict; logits that are not finite count as
+    misclassified. A targeted attack's y are the classes wanted.
 
     warm: what is done with the point that an image reached at the smaller epsilon. It is
-    stretched onto the larger ball, and if it breaks the image there, that cost one forward
-    ("verdict"); else it may be one more start of the attack, for images that withstand the price
-    of one more restart ("climb"); None: nothing.
+    stretched onto the larger ball, and if it breaks the image there, that cost one forward.
+    "lead": else some steps climb from it (`brief`), to the largest epsilon that the image so
+    withstands, and there it is attacked in full, and at the next smaller if it breaks, and so on;
+    attacks that know no shorter one (they have no `brief`), and examples made blindly for another
+    model, are taken as by "verdict": all images that stand are attacked in full at every epsilon,
+    and at none is the answer weaker than that of attacking all images there. "climb": so, and the
+    point is one more start of the attack, for images that withstand the price of one more restart.
+    None: nothing is done with it.
     refine: steps of bisection between the largest epsilon that an image withstood and the
     smallest that broke it; `accuracy` stays as it is.
     transfer_to: another model, which the examples made on `model` must break; it alone decides.
@@ -100,8 +105,8 @@ def robustness_curve(
     ids: (N,) number the images, so that the result does not depend on batch_size or chunk.
     progress: told of images settled at an epsilon, N times the number of epsilons in all.
 
-    Not a check for masked gradients: that needs `independent_accuracy`. Costs, an epsilon, the
-    attack on the images that stand and two forwards each; the images that fell cost nothing.
+    Not a check for masked gradients: that needs `independent_accuracy`. Costs, led, the attack
+    once and the brief one for each epsilon that an image withstands; else the attack for each.
     """
     check_images(x)
     check_epsilons(epsilons)
@@ -160,24 +165,14 @@ class _Climb:
         x, y, ids = x.detach().to(run.device), y.to(run.device), ids.to(run.device)
         run.judged(x, x)
         broken, wild = run.clean(x, y)
-        minimal = torch.full((len(x),), torch.inf, dtype=torch.float64)
-        minimal[broken.cpu()] = 0.0
-        floor, before = torch.zeros_like(minimal), 0.0
-        points, found = x.clone(), x.clone() if tracing else x
-        tried, carried = [], []
-        for eps in self.grid:
-            rows = (~broken).nonzero()[:, 0] if eps > 0 else broken.new_empty(0, dtype=torch.long)
-            self.tell(len(x) - len(rows))
-            given = self._stretched(points[rows], x[rows], eps, before)
-            outcome = run.attempt(x[rows], y[rows], ids[rows], eps, given, self.tell)
-            points[rows], hit = outcome.points, rows[outcome.broken]
-            broken[hit], minimal[hit.cpu()] = True, eps
-            if tracing:
-                found[hit] = run.judged(outcome.points[outcome.broken], x[hit])
-            tried.append(len(rows))
-            carried.append(int(outcome.cheaply.sum()))
-            floor[minimal > eps], before = eps, eps
+        place = torch.where(broken.cpu(), -1, len(self.grid))  # of the first epsilon that breaks
+        found = x.clone() if tracing else x
+        tried, carried = self._ascended(x, y, ids, broken, place, found)
+        if run.lead is not None:
+            self._proved(x, y, ids, place, found)
+        minimal = torch.tensor([0.0, *self.grid, torch.inf], dtype=torch.float64)[place + 1]
         if self.refine:
+            floor = torch.tensor([0.0, 0.0, *self.grid], dtype=torch.float64)[place + 1]
             minimal, found = bisect(run, x, y, ids, floor, minimal, found, self.refine)
         columns = {
             "minimal_epsilon": minimal,
@@ -187,11 +182,61 @@ class _Climb:
         }
         return {**columns, "x_adv": found.cpu()} if self.keep else columns
 
-    def _stretched(self, points: Tensor, x: Tensor, eps: float, before: float) -> Tensor | None:
-        """Return points of the ball of `before` stretched onto that of `eps`, if there are any."""
-        if not self.warm or before == 0 or not len(x):
+    def _ascended(
+        self, x: Tensor, y: Tensor, ids: Tensor, broken: Tensor, place: Tensor, found: Tensor
+    ) -> tuple[list[int], list[int]]:
+        """Enter in `broken`, `place` and `found` what breaks on the way up; return both counts."""
+        run, leads, before = self.run, self.run.lead is not None, 0.0
+        points, tried, carried = x.clone(), [], []
+        for at, eps in enumerate(self.grid):
+            rows = (~broken).nonzero()[:, 0] if eps > 0 else broken.new_empty(0, dtype=torch.long)
+            self.tell(len(x) - len(rows))
+            given = self._given(points[rows], x[rows], eps, before)
+            told = (lambda count: None) if leads else self.tell
+            outcome = run.attempt(x[rows], y[rows], ids[rows], eps, given, told, ahead=leads)
+            points[rows], hit, before = outcome.points, rows[outcome.broken], eps
+            broken[hit], place[hit.cpu()] = True, at
+            if found is not x:
+                found[hit] = run.judged(outcome.points[outcome.broken], x[hit])
+            if leads:
+                self.tell(len(hit))  # what stands is settled by the proof
+            tried.append(len(rows))
+            carried.append(int(outcome.cheaply.sum()))
+        return tried, carried
+
+    def _given(self, points: Tensor, x: Tensor, eps: float, before: float) -> Tensor | None:
+        """Return where to begin: the points of the ball of `before`, stretched onto that of `eps`.
+
+        None where there are none; what leads then begins at the images.
+        """
+        if before == 0:
+            return x if self.run.lead is not None else None
+        if not self.warm or not len(x):
             return None
         return self.run.threat(eps).project(x + (points - x) * (eps / before), x)
+
+    def _proved(self, x: Tensor, y: Tensor, ids: Tensor, place: Tensor, found: Tensor) -> None:
+        """Attack in full, from the largest epsilon that each image withstands down.
+
+        Enters in `place` and `found` what breaks.
+        """
+        run, grid = self.run, torch.tensor(self.grid, dtype=torch.float64)
+        least = int((grid == 0).sum())
+        left = (place > least).nonzero()[:, 0]
+        while len(left):
+            fallen = []
+            for some in chunks(left, run.batch_size):
+                rows, eps = some.to(x.device), grid[place[some] - 1].to(x)
+                outcome = run.attempt(x[rows], y[rows], ids[rows], eps)
+                broke = outcome.broken.cpu()
+                place[some[broke]] -= 1
+                if found is not x:
+                    hit = rows[outcome.broken]
+                    found[hit] = run.judged(outcome.points[outcome.broken], x[hit])
+                self.tell(int(broke.sum()) + int((place[some[~broke]] - least).sum()))
+                fallen.append(some[broke])
+            left = torch.cat(fallen)
+            left = left[place[left] > least]
 
 
 def _blank(x: Tensor, grid: list[float], keep: bool) -> dict[str, Tensor]:

@@ -107,6 +107,7 @@ class GradientAttack:
         y: Tensor,
         *,
         start: Tensor | None = None,
+        alone: bool = False,
         judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
@@ -114,6 +115,7 @@ class GradientAttack:
         """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
 
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
+        alone: begin from these and nowhere else.
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
         check_images(x, model)
@@ -125,7 +127,7 @@ class GradientAttack:
         with frozen(model, x, precision=self.precision) as net:
             if self.loss != "kl":
                 check_labels(net, x, y)
-            for restart in range(self.restarts):
+            for restart in range(0 if starts and alone else self.restarts):
                 starts.append(self._start(threat, x, noise, restart))
             climb = Climb(self, net, self._loss(net, x), judge)
             x_adv, finite = self._best_of(climb, x, y, starts, threat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -37,6 +37,18 @@ class PGD(GradientAttack):
             raise ValueError(f"steps={self.steps}: at least 1 is needed")
         if self.step_size is not None and self.rel_step_size is not None:
             raise ValueError("give step_size or rel_step_size, not both")
+
+    def brief(self) -> PGD:
+        """Return the attack in an eighth of the steps, at least 4 of them, each as much longer."""
+        steps = max(-(-self.steps // 8), min(self.steps, 4))
+        longer = self.steps / steps
+        step, share = self.step_size, self.rel_step_size
+        return replace(
+            self,
+            steps=steps,
+            step_size=None if step is None else step * longer,
+            rel_step_size=None if share is None else share * longer,
+        )
 
     def _steps(self) -> int:
         return self.steps

@@ -17,7 +17,7 @@ from diascope.attacks.threat import Threat
 from diascope.models.frozen import Arithmetic, FrozenModel, frozen
 from diascope.models.modes import exactly, unwrapped
 
-Warm = Literal["verdict", "climb"] | None
+Warm = Literal["lead", "verdict", "climb"] | None
 
 
 class Outcome(NamedTuple):
@@ -37,7 +37,8 @@ class Trial:
     """An attack on a frozen model, and how its examples are judged.
 
     net: what is attacked. judge: whose verdict counts, in float32. climb: a point that is given
-    is also one more start of the attack. rounding: examples are judged at 8 bits. strict: the
+    is also one more start of the attack. lead: a shorter attack, from a given point alone, which
+    goes ahead of it. rounding: examples are judged at 8 bits. strict: the
     attack asks this verdict of each of its finds, and goes on where it is denied. seeded: makes
     the generator with which every call of the attack begins, so that an image meets the noise
     that the attack alone would give it.
@@ -51,6 +52,7 @@ class Trial:
     rounding: bool
     seeded: Callable[[], torch.Generator]
     device: torch.device
+    lead: Attack | None = None
     strict: bool = False
     warned: list[bool] = field(default_factory=list)
 
@@ -100,11 +102,14 @@ class Trial:
         eps: float | Tensor,
         given: Tensor | None = None,
         tell: Callable[[int], None] = lambda count: None,
+        *,
+        ahead: bool = False,
     ) -> Outcome:
         """Break images (B, C, H, W) within `eps`, a number or (B,).
 
         given: points of the ball; those that break their image are taken at the price of one
-        forward. The rest is attacked in full, in batches; `tell` hears of each settled image.
+        forward. The rest is attacked in batches: in full, or where this is `ahead` by `lead`, from
+        the points given. `tell` hears of each settled image.
         """
         points = x.clone() if given is None else given.clone()
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -113,24 +118,27 @@ class Trial:
         cheaply, rest = broken.clone(), (~broken).nonzero()[:, 0]
         tell(len(x) - len(rest))
         for rows in chunks(rest, self.batch_size):
-            start = given[rows] if given is not None and self.climb else None
-            at = self.threat(eps).take(rows).eps
-            points[rows] = self._run(x[rows], y[rows], ids[rows], at, start)
+            start = given[rows] if given is not None and (self.climb or ahead) else None
+            attack = at_eps(self._taken(ahead), self.threat(eps).take(rows).eps)
+            more: dict[str, Any] = {} if start is None else {"start": start}
+            more |= {"alone": True} if ahead else {}
+            points[rows] = self._run(attack, x[rows], y[rows], ids[rows], more)
             broken[rows] = self.breaks(points[rows], x[rows], y[rows])
             tell(len(rows))
         return Outcome(points, broken, cheaply)
 
+    def _taken(self, ahead: bool) -> Attack:
+        return self.lead if ahead and self.lead is not None else self.attack
+
     def _run(
-        self, x: Tensor, y: Tensor, ids: Tensor, eps: float | Tensor, start: Tensor | None
+        self, attack: Attack, x: Tensor, y: Tensor, ids: Tensor, more: dict[str, Any]
     ) -> Tensor:
         """Return the attack's points; its warnings of logits not finite are kept for one."""
-        more: dict[str, Any] = {} if start is None else {"start": start}
         if self.strict:
             more["judge"] = self.breaks
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", NotFiniteWarning)
-            call = at_eps(self.attack, eps)
-            x_adv = call(self.net, x, y, generator=self.seeded(), ids=ids, **more)
+            x_adv = attack(self.net, x, y, generator=self.seeded(), ids=ids, **more)
         for one in caught:
             if issubclass(one.category, NotFiniteWarning):
                 self.warned.append(True)
@@ -175,20 +183,21 @@ def trial(
     The attack stops early where it can. Where examples are rounded first, or another model
     judges, an attack that takes a judge asks it of its finds, and only those that it confirms
     count; but one that can climb to the end without looking (`stop_early`) makes one example an
-    image for another model, as transfer is usually measured. The generator's state is kept as it
-    is now.
+    image for another model, as transfer is usually measured, and is led by no other. The
+    generator's state is kept as it is now.
     Raises ValueError for warm="climb" and an attack that takes no start.
     """
     takes = inspect.signature(type(attack).__call__).parameters
     if warm == "climb" and "start" not in takes:
         raise ValueError(f"warm='climb': {type(attack).__name__} takes no start; use 'verdict'")
-    if warm not in ("verdict", "climb", None):
-        raise ValueError(f"warm='{warm}': one of verdict, climb, None")
+    if warm not in ("lead", "verdict", "climb", None):
+        raise ValueError(f"warm='{warm}': one of lead, verdict, climb, None")
     climbs = any(f.name == "stop_early" for f in fields(attack))  # type: ignore[arg-type]
     own, blind = transfer_to is None and not rounding, climbs and transfer_to is not None
     strict = "judge" in takes and not own and not blind
     if climbs:
         attack = replace(attack, stop_early=own or strict)  # type: ignore[type-var]
+    leads = warm == "lead" and hasattr(attack, "brief") and (own or strict)
     first = next(unwrapped(model).parameters(), x)
     sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
     precision: Arithmetic = getattr(attack, "precision", "float32")
@@ -199,6 +208,7 @@ def trial(
             attack=attack,
             batch_size=batch_size,
             climb=warm == "climb",
+            lead=attack.brief() if leads else None,  # type: ignore[attr-defined]
             rounding=rounding,
             strict=strict,
             seeded=_repeating(generator),
