@@ -1,0 +1,179 @@
+"""The brief climb that goes ahead of the attack in a robustness curve, and the proof after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from tests.attacks.curves import GRID, counted, independently_broken, robust, seeded, standard
+from tests.nets import images, small_net
+from torch import nn
+
+from diascope.attacks import APGD, FGSM, MIFGSM, PGD, Square, at_eps, robustness_curve
+from diascope.attacks.base import verdict
+from diascope.attacks.threat import Threat
+
+
+def curve_of(model, x, y, attack, grid=GRID, **options):
+    return robustness_curve(
+        model, x, y, attack=attack, epsilons=grid, generator=seeded(), **options
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushing:
+    """Adds `size` to every pixel where eps is at least `least`, and notes how it was called."""
+
+    norm: str = "linf"
+    eps: float | torch.Tensor = 0.1
+    least: float = 0.0
+    size: float = 0.0
+    ahead: tuple[float, float] | None = None  # least and size of what goes ahead
+    calls: list = field(default_factory=list, compare=False)
+
+    def brief(self):
+        least, size = self.ahead
+        return Pushing(norm=self.norm, least=least, size=size, calls=self.calls)
+
+    def __call__(self, model, x, y, *, start=None, alone=False, generator=None, ids=None):
+        eps = torch.as_tensor(self.eps, dtype=x.dtype).expand(len(x))
+        self.calls.append((alone, start is not None, eps.tolist()))
+        size = torch.where(eps >= self.least - 1e-9, self.size, 0.0)
+        return x + size.view(-1, 1, 1, 1)
+
+
+class Bright(nn.Module):
+    def forward(self, x):
+        beyond = x.mean((1, 2, 3)) - 0.55
+        return torch.stack([-beyond, beyond], 1)
+
+
+def pushed(attack, grid=(0.1, 0.2, 0.3), **options):
+    """The curve of images at 0.5, of which the model tells whether they are above 0.55."""
+    model = Bright()
+    x, y = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.long)
+    assert not verdict(model, x, y).any()
+    return curve_of(model, x, y, attack, list(grid), **options)
+
+
+def test_what_the_brief_climb_misses_is_found_from_the_largest_epsilon_down():
+    attack = Pushing(least=0.2, size=0.1, ahead=(9.0, 0.0))
+    curve = pushed(attack, keep_x_adv=True)
+    assert torch.allclose(curve.minimal_epsilon, torch.tensor(0.2).double())
+    in_full = [eps for alone, _, eps in attack.calls if not alone]
+    assert [round(e[0], 6) for e in in_full] == [0.3, 0.2, 0.1]
+    assert torch.allclose(curve.x_adv, torch.tensor(0.6))
+    assert curve.attacked.tolist() == [3, 3, 3]
+
+
+def test_what_the_brief_climb_breaks_is_attacked_in_full_below_it_alone():
+    attack = Pushing(least=9.0, ahead=(0.2, 0.1))
+    curve = pushed(attack)
+    assert torch.allclose(curve.minimal_epsilon, torch.tensor(0.2).double())
+    assert [(alone, given) for alone, given, _ in attack.calls] == [
+        (True, True),
+        (True, True),
+        (False, False),
+    ]
+    assert attack.calls[-1][2] == pytest.approx([0.1] * 3)
+
+
+def test_nothing_is_attacked_in_full_that_falls_at_the_smallest():
+    attack = Pushing(least=9.0, ahead=(0.0, 0.1))
+    assert torch.allclose(pushed(attack).minimal_epsilon, torch.tensor(0.1).double())
+    assert all(alone for alone, *_ in attack.calls)
+
+
+def test_withstanding_an_epsilon_of_0_needs_no_proof():
+    attack = Pushing(least=0.0, size=0.1, ahead=(9.0, 0.0))
+    told = []
+    curve = pushed(attack, grid=(0.0, 0.1, 0.2), progress=told.append)
+    assert torch.allclose(curve.minimal_epsilon, torch.tensor(0.1).double())
+    assert sum(told) == 9
+    assert curve.attacked.tolist() == [0, 3, 3]
+
+
+@pytest.mark.parametrize("build", [standard, robust])
+@pytest.mark.parametrize(
+    "attack",
+    [PGD(steps=16), MIFGSM(steps=8), APGD(steps=12), PGD(steps=3, loss="margin")],
+    ids=["pgd", "mifgsm", "apgd", "short"],
+)
+def test_where_an_image_stands_the_attack_in_full_has_failed(build, attack):
+    model, x = build(), images(32).double()
+    y = model(x).argmax(1)
+    curve = curve_of(model, x, y, attack, keep_x_adv=True, chunk=9)
+    alone = independently_broken(model, x, y, attack, GRID)
+    last = curve.correct.sum(1) - 1  # the largest epsilon that each withstands
+    assert len(last.unique()) > 2
+    assert not alone[torch.arange(32), last.clamp_min(0)][last >= 0].any()
+    broken = curve.minimal_epsilon.isfinite()
+    assert verdict(model, curve.x_adv, y)[broken].all()
+    size = Threat("linf", 0.0).size(curve.x_adv - x)
+    assert (size <= curve.minimal_epsilon + 1e-6)[broken].all()
+    # and it is no weaker than attacks made alone, on the whole
+    assert (curve.accuracy <= 1 - alone.double().mean(0)).all()
+
+
+def test_it_costs_less_and_breaks_no_less_than_attacks_at_every_epsilon():
+    x, attack = images(32).double(), PGD(steps=16)
+    counts, curves = {}, {}
+    for warm in ("lead", "verdict"):
+        model = robust()
+        y, seen = model(x).argmax(1), counted(model)
+        curves[warm] = curve_of(model, x, y, attack, warm=warm)
+        counts[warm] = sum(seen)
+    assert counts["lead"] < 0.7 * counts["verdict"]
+    assert (curves["lead"].accuracy <= curves["verdict"].accuracy).all()
+
+
+def test_only_attacks_that_know_a_brief_one_are_led():
+    model, x = standard(), images(8).double()
+    y = model(x).argmax(1)
+    for attack in (Square(queries=20), FGSM()):
+        led, plain = (curve_of(model, x, y, attack, warm=warm) for warm in ("lead", "verdict"))
+        assert torch.equal(led.minimal_epsilon, plain.minimal_epsilon)
+
+
+def test_examples_for_another_model_are_made_in_full_at_every_epsilon():
+    model, other, x = standard(), small_net(seed=8).double(), images(24).double()
+    y = other(x).argmax(1)
+    led, plain = (
+        curve_of(model, x, y, PGD(steps=8), warm=warm, transfer_to=other)
+        for warm in ("lead", "verdict")
+    )
+    assert torch.equal(led.minimal_epsilon, plain.minimal_epsilon)
+
+
+@pytest.mark.parametrize(
+    ("attack", "steps", "path"),
+    [
+        (PGD(steps=40, rel_step_size=1 / 30), 5, 40 / 30),
+        (PGD(steps=10, step_size=0.02, eps=0.1), 4, 2.0),
+        (PGD(steps=20), 4, 2.5),
+        (PGD(steps=3, rel_step_size=0.5), 3, 1.5),
+        (MIFGSM(steps=64), 8, 1.0),
+    ],
+)
+def test_a_brief_climb_may_go_as_far(attack, steps, path):
+    brief = attack.brief()
+    assert type(brief) is type(attack)
+    assert brief.steps == steps
+    assert brief.steps * brief._step_size() / brief.eps == pytest.approx(path)
+    assert at_eps(brief, 0.5).brief().steps <= steps
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=5, restarts=3), APGD(steps=5, restarts=2)])
+def test_alone_begins_at_the_given_points_and_nowhere_else(attack):
+    model, x = robust(), images(4).double()
+    y, seen = model(x).argmax(1), counted(model)
+    start = (x + 0.5 * attack.eps).clamp(0, 1)
+    found = [
+        attack(model, x, y, start=start, alone=True, generator=seeded(seed)) for seed in (0, 1)
+    ]
+    assert torch.equal(*found)  # nothing was drawn
+    once = sum(seen) / 2
+    seen.clear()
+    attack(model, x, y, start=start, generator=seeded())
+    assert sum(seen) > 1.5 * once
