@@ -36,9 +36,9 @@ class Pushing:
         least, size = self.ahead
         return Pushing(norm=self.norm, least=least, size=size, calls=self.calls)
 
-    def __call__(self, model, x, y, *, start=None, alone=False, generator=None, ids=None):
+    def __call__(self, model, x, y, *, start=None, ahead=False, generator=None, ids=None):
         eps = torch.as_tensor(self.eps, dtype=x.dtype).expand(len(x))
-        self.calls.append((alone, start is not None, eps.tolist()))
+        self.calls.append((ahead, start is not None, eps.tolist()))
         size = torch.where(eps >= self.least - 1e-9, self.size, 0.0)
         return x + size.view(-1, 1, 1, 1)
 
@@ -61,7 +61,7 @@ def test_what_the_brief_climb_misses_is_found_from_the_largest_epsilon_down():
     attack = Pushing(least=0.2, size=0.1, ahead=(9.0, 0.0))
     curve = pushed(attack, keep_x_adv=True)
     assert torch.allclose(curve.minimal_epsilon, torch.tensor(0.2).double())
-    in_full = [eps for alone, _, eps in attack.calls if not alone]
+    in_full = [eps for ahead, _, eps in attack.calls if not ahead]
     assert [round(e[0], 6) for e in in_full] == [0.3, 0.2, 0.1]
     assert torch.allclose(curve.x_adv, torch.tensor(0.6))
     assert curve.attacked.tolist() == [3, 3, 3]
@@ -71,7 +71,7 @@ def test_what_the_brief_climb_breaks_is_attacked_in_full_below_it_alone():
     attack = Pushing(least=9.0, ahead=(0.2, 0.1))
     curve = pushed(attack)
     assert torch.allclose(curve.minimal_epsilon, torch.tensor(0.2).double())
-    assert [(alone, given) for alone, given, _ in attack.calls] == [
+    assert [(ahead, given) for ahead, given, _ in attack.calls] == [
         (True, True),
         (True, True),
         (False, False),
@@ -82,7 +82,7 @@ def test_what_the_brief_climb_breaks_is_attacked_in_full_below_it_alone():
 def test_nothing_is_attacked_in_full_that_falls_at_the_smallest():
     attack = Pushing(least=9.0, ahead=(0.0, 0.1))
     assert torch.allclose(pushed(attack).minimal_epsilon, torch.tensor(0.1).double())
-    assert all(alone for alone, *_ in attack.calls)
+    assert all(ahead for ahead, *_ in attack.calls)
 
 
 def test_withstanding_an_epsilon_of_0_needs_no_proof():
@@ -165,12 +165,12 @@ def test_a_brief_climb_may_go_as_far(attack, steps, path):
 
 
 @pytest.mark.parametrize("attack", [PGD(steps=5, restarts=3), APGD(steps=5, restarts=2)])
-def test_alone_begins_at_the_given_points_and_nowhere_else(attack):
+def test_ahead_begins_at_the_given_points_and_nowhere_else(attack):
     model, x = robust(), images(4).double()
     y, seen = model(x).argmax(1), counted(model)
     start = (x + 0.5 * attack.eps).clamp(0, 1)
     found = [
-        attack(model, x, y, start=start, alone=True, generator=seeded(seed)) for seed in (0, 1)
+        attack(model, x, y, start=start, ahead=True, generator=seeded(seed)) for seed in (0, 1)
     ]
     assert torch.equal(*found)  # nothing was drawn
     once = sum(seen) / 2

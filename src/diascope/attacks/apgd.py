@@ -90,7 +90,7 @@ class APGD:
         y: Tensor,
         *,
         start: Tensor | None = None,
-        alone: bool = False,
+        ahead: bool = False,
         judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
@@ -98,7 +98,8 @@ class APGD:
         """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
 
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
-        alone: begin from these and nowhere else.
+        ahead: begin from these and nowhere else, and leave out the last pass in float32: what this
+        does not break is attacked again.
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
         check_images(x, model)
@@ -108,9 +109,9 @@ class APGD:
         with frozen(model, x, precision=self.precision) as net:
             check_labels(net, x, y)
             search = _Search(self, net, x, y, judge)
-            for target, begin in self._runs(search, start, noise, alone=alone):
+            for target, begin in self._runs(search, start, noise, ahead=ahead):
                 search.run(target, begin)
-            if net.precision == "bf16" and self.stop_early:
+            if net.precision == "bf16" and self.stop_early and not ahead:
                 with frozen(net.original, x, precision="float32") as exact:
                     search.refine(exact)
             warn_if_not_finite(net, search.finite)
@@ -121,7 +122,7 @@ class APGD:
         return replace(self, steps=max(-(-self.steps // 8), min(self.steps, 4)))
 
     def _runs(
-        self, search: _Search, start: Tensor | None, noise: Noise, *, alone: bool = False
+        self, search: _Search, start: Tensor | None, noise: Noise, *, ahead: bool = False
     ) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield the target (B,) and the start (B, C, H, W) of each run."""
         goals: list[Tensor | None] = [None]
@@ -131,7 +132,7 @@ class APGD:
         for place, goal in enumerate(goals):
             if start is not None:
                 yield goal, self.threat.project(start.detach().to(search.x.dtype), search.x)
-            for restart in range(0 if alone and start is not None else self.restarts):
+            for restart in range(0 if ahead and start is not None else self.restarts):
                 stream = place * self.restarts + restart
                 begin = self.threat.random_start(search.x, noise, stream, on_sphere=sphere)
                 yield goal, begin

@@ -186,20 +186,21 @@ class _Climb:
         self, x: Tensor, y: Tensor, ids: Tensor, broken: Tensor, place: Tensor, found: Tensor
     ) -> tuple[list[int], list[int]]:
         """Enter in `broken`, `place` and `found` what breaks on the way up; return both counts."""
-        run, leads, before = self.run, self.run.lead is not None, 0.0
-        points, tried, carried = x.clone(), [], []
+        run, before, points = self.run, 0.0, x.clone()
+        tried, carried = [], []
         for at, eps in enumerate(self.grid):
             rows = (~broken).nonzero()[:, 0] if eps > 0 else broken.new_empty(0, dtype=torch.long)
-            self.tell(len(x) - len(rows))
             given = self._given(points[rows], x[rows], eps, before)
-            told = (lambda count: None) if leads else self.tell
-            outcome = run.attempt(x[rows], y[rows], ids[rows], eps, given, told, ahead=leads)
+            self.tell(len(x) - len(rows))
+            if run.lead is not None and given is not None:
+                outcome = run.ahead(run.lead, x[rows], y[rows], ids[rows], eps, given)
+                self.tell(int(outcome.broken.sum()))  # what stands is settled by the proof
+            else:
+                outcome = run.attempt(x[rows], y[rows], ids[rows], eps, given, self.tell)
             points[rows], hit, before = outcome.points, rows[outcome.broken], eps
             broken[hit], place[hit.cpu()] = True, at
             if found is not x:
                 found[hit] = run.judged(outcome.points[outcome.broken], x[hit])
-            if leads:
-                self.tell(len(hit))  # what stands is settled by the proof
             tried.append(len(rows))
             carried.append(int(outcome.cheaply.sum()))
         return tried, carried
@@ -211,7 +212,7 @@ class _Climb:
         """
         if before == 0:
             return x if self.run.lead is not None else None
-        if not self.warm or not len(x):
+        if not self.warm:
             return None
         return self.run.threat(eps).project(x + (points - x) * (eps / before), x)
 

@@ -107,7 +107,7 @@ class GradientAttack:
         y: Tensor,
         *,
         start: Tensor | None = None,
-        alone: bool = False,
+        ahead: bool = False,
         judge: Judge | None = None,
         generator: torch.Generator | None = None,
         ids: Tensor | None = None,
@@ -115,7 +115,8 @@ class GradientAttack:
         """Return adversarial images for x (B, C, H, W) in [0, 1] and labels y; see `Attack`.
 
         start: (B, C, H, W), points of the ball to begin one more run from, before the others.
-        alone: begin from these and nowhere else.
+        ahead: begin from these and nowhere else, and leave out the last pass in float32: what this
+        does not break is attacked again.
         judge: decides of (x_adv, x, y) which misclassified points count, instead of the model.
         """
         check_images(x, model)
@@ -127,11 +128,11 @@ class GradientAttack:
         with frozen(model, x, precision=self.precision) as net:
             if self.loss != "kl":
                 check_labels(net, x, y)
-            for restart in range(0 if starts and alone else self.restarts):
+            for restart in range(0 if starts and ahead else self.restarts):
                 starts.append(self._start(threat, x, noise, restart))
             climb = Climb(self, net, self._loss(net, x), judge)
             x_adv, finite = self._best_of(climb, x, y, starts, threat)
-            if net.precision == "bf16" and self.stop_early:
+            if net.precision == "bf16" and self.stop_early and not ahead:
                 x_adv = self._last_pass(climb, x, y, x_adv, threat)
             warn_if_not_finite(net, finite)
         return x_adv.contiguous()

@@ -12,7 +12,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diascope.attacks.base import Attack, NotFiniteWarning, at_eps, check_labels, verdict
+from diascope.attacks.base import (
+    Attack,
+    NotFiniteWarning,
+    at_eps,
+    check_labels,
+    is_broken,
+    verdict,
+)
 from diascope.attacks.threat import Threat
 from diascope.models.frozen import Arithmetic, FrozenModel, frozen
 from diascope.models.modes import exactly, unwrapped
@@ -102,14 +109,11 @@ class Trial:
         eps: float | Tensor,
         given: Tensor | None = None,
         tell: Callable[[int], None] = lambda count: None,
-        *,
-        ahead: bool = False,
     ) -> Outcome:
         """Break images (B, C, H, W) within `eps`, a number or (B,).
 
         given: points of the ball; those that break their image are taken at the price of one
-        forward. The rest is attacked in batches: in full, or where this is `ahead` by `lead`, from
-        the points given. `tell` hears of each settled image.
+        forward. The rest is attacked in full, in batches; `tell` hears of each settled image.
         """
         points = x.clone() if given is None else given.clone()
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -118,24 +122,41 @@ class Trial:
         cheaply, rest = broken.clone(), (~broken).nonzero()[:, 0]
         tell(len(x) - len(rest))
         for rows in chunks(rest, self.batch_size):
-            start = given[rows] if given is not None and (self.climb or ahead) else None
-            attack = at_eps(self._taken(ahead), self.threat(eps).take(rows).eps)
-            more: dict[str, Any] = {} if start is None else {"start": start}
-            more |= {"alone": True} if ahead else {}
+            more = {"start": given[rows]} if given is not None and self.climb else {}
+            attack = at_eps(self.attack, self.threat(eps).take(rows).eps)
             points[rows] = self._run(attack, x[rows], y[rows], ids[rows], more)
             broken[rows] = self.breaks(points[rows], x[rows], y[rows])
             tell(len(rows))
         return Outcome(points, broken, cheaply)
 
-    def _taken(self, ahead: bool) -> Attack:
-        return self.lead if ahead and self.lead is not None else self.attack
+    def ahead(
+        self, lead: Attack, x: Tensor, y: Tensor, ids: Tensor, eps: float, given: Tensor
+    ) -> Outcome:
+        """Go ahead of the attack by `lead`, from points of the ball (B, C, H, W).
+
+        What breaks is confirmed as ever; what does not may yet.
+        """
+        points = given.clone()
+        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for rows in chunks(torch.arange(len(x), device=x.device), self.batch_size):
+            begin = {"start": given[rows], "ahead": True}
+            points[rows] = self._run(at_eps(lead, eps), x[rows], y[rows], ids[rows], begin)
+            hit = rows[self._seems_broken(points[rows], x[rows], y[rows])]
+            broken[hit] = self.breaks(points[hit], x[hit], y[hit])
+        return Outcome(points, broken, broken & (points == given).flatten(1).all(1))
+
+    @torch.no_grad()
+    def _seems_broken(self, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Return whether the model seems to misclassify, (B,) bool; all where another judges."""
+        if self.judge is not self.net:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return is_broken(self.net(self.judged(x_adv, x)), y, targeted=self.targeted)
 
     def _run(
-        self, attack: Attack, x: Tensor, y: Tensor, ids: Tensor, more: dict[str, Any]
+        self, attack: Attack, x: Tensor, y: Tensor, ids: Tensor, given: dict[str, Any]
     ) -> Tensor:
         """Return the attack's points; its warnings of logits not finite are kept for one."""
-        if self.strict:
-            more["judge"] = self.breaks
+        more = {**given, "judge": self.breaks} if self.strict else given
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", NotFiniteWarning)
             x_adv = attack(self.net, x, y, generator=self.seeded(), ids=ids, **more)
