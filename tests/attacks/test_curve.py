@@ -54,7 +54,12 @@ def test_attacks_survivors_only_and_counts_them():
     y = model(x).argmax(1)
     y[:5] = (y[:5] + 1) % 3  # misclassified without an attack
     curve = robustness_curve(
-        model, x, y, attack=PGD(norm="linf", steps=5), epsilons=[0.2, 0.0, 0.02, 1.0]
+        model,
+        x,
+        y,
+        attack=PGD(norm="linf", steps=5),
+        epsilons=[0.2, 0.0, 0.02, 1.0],
+        warm="verdict",
     )
     assert curve.epsilons.tolist() == [0.0, 0.02, 0.2, 1.0]
     assert (curve.minimal_epsilon[:5] == 0).all()
@@ -165,7 +170,9 @@ def test_is_nowhere_weaker_in_other_norms(norm):
     y, attack = model(x).argmax(1), PGD(norm=norm, steps=3)
     grid = [e * (17 if norm == "l2" else 150) for e in GRID]
     alone = independently_broken(model, x, y, attack, grid)
-    curve = robustness_curve(model, x, y, attack=attack, epsilons=grid, generator=seeded())
+    curve = robustness_curve(
+        model, x, y, attack=attack, epsilons=grid, warm="verdict", generator=seeded()
+    )
     assert (~curve.correct | ~alone).all()
     assert alone.any()
 

@@ -10,8 +10,8 @@ from tests.attacks.curves import GRID, counted, independently_broken, robust, se
 from tests.nets import images, small_net
 from torch import nn
 
-from diascope.attacks import APGD, FGSM, MIFGSM, PGD, Square, at_eps, robustness_curve
-from diascope.attacks.base import verdict
+from diascope.attacks import APGD, FGSM, MIFGSM, PGD, Square, robustness_curve
+from diascope.attacks.base import NoGradientWarning, verdict
 from diascope.attacks.threat import Threat
 
 
@@ -85,33 +85,55 @@ def test_nothing_is_attacked_in_full_that_falls_at_the_smallest():
     assert all(ahead for ahead, *_ in attack.calls)
 
 
-def test_withstanding_an_epsilon_of_0_needs_no_proof():
-    attack = Pushing(least=0.0, size=0.1, ahead=(9.0, 0.0))
-    told = []
-    curve = pushed(attack, grid=(0.0, 0.1, 0.2), progress=told.append)
-    assert torch.allclose(curve.minimal_epsilon, torch.tensor(0.1).double())
-    assert sum(told) == 9
-    assert curve.attacked.tolist() == [0, 3, 3]
+def test_progress_adds_up_however_an_image_falls_and_0_needs_no_proof():
+    model, x, told, grid = standard(), images(40).double(), [], [0.0, *GRID[:3]]
+    y = model(x).argmax(1)
+    y[:3] = (y[:3] + 1) % 3  # broken as they are
+    weak = Weakly(steps=16)
+    curve = curve_of(model, x, y, weak, grid, progress=told.append, chunk=11)
+    assert sum(told) == 40 * 4
+    assert all(count >= 0 for count in told)
+    assert curve.attacked[0] == 0
+    assert (curve.minimal_epsilon == 0).sum() == 3
+    assert curve.minimal_epsilon.isinf().any()
+    ahead = curve_of(model, x, y, weak.brief(), grid, warm="verdict")
+    assert (curve.minimal_epsilon < ahead.minimal_epsilon).any()  # which the proof broke
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weakly(PGD):
+    """Is led by a climb too short to find most of what there is."""
+
+    def brief(self):
+        return PGD(norm=self.norm, steps=1, rel_step_size=0.3)
 
 
 @pytest.mark.parametrize("build", [standard, robust])
 @pytest.mark.parametrize(
-    "attack",
-    [PGD(steps=16), MIFGSM(steps=8), APGD(steps=12), PGD(steps=3, loss="margin")],
-    ids=["pgd", "mifgsm", "apgd", "short"],
+    ("attack", "size"),
+    [
+        (PGD(steps=16), 1),
+        (MIFGSM(steps=8), 1),
+        (APGD(steps=12), 1),
+        (PGD(steps=3, loss="margin"), 1),
+        (Weakly(steps=8), 1),
+        (PGD(norm="l2", steps=8), 17),
+        (PGD(norm="l1", steps=8), 150),
+    ],
+    ids=["pgd", "mifgsm", "apgd", "short", "weakly led", "l2", "l1"],
 )
-def test_where_an_image_stands_the_attack_in_full_has_failed(build, attack):
-    model, x = build(), images(32).double()
+def test_where_an_image_stands_the_attack_in_full_has_failed(build, attack, size):
+    model, x, grid = build(), images(32).double(), [eps * size for eps in GRID]
     y = model(x).argmax(1)
-    curve = curve_of(model, x, y, attack, keep_x_adv=True, chunk=9)
-    alone = independently_broken(model, x, y, attack, GRID)
+    curve = curve_of(model, x, y, attack, grid, keep_x_adv=True, chunk=9)
+    alone = independently_broken(model, x, y, attack, grid)
     last = curve.correct.sum(1) - 1  # the largest epsilon that each withstands
     assert len(last.unique()) > 2
     assert not alone[torch.arange(32), last.clamp_min(0)][last >= 0].any()
     broken = curve.minimal_epsilon.isfinite()
     assert verdict(model, curve.x_adv, y)[broken].all()
-    size = Threat("linf", 0.0).size(curve.x_adv - x)
-    assert (size <= curve.minimal_epsilon + 1e-6)[broken].all()
+    away = Threat(attack.norm, 0.0).size(curve.x_adv - x)
+    assert (away <= curve.minimal_epsilon * (1 + 1e-6))[broken].all()
     # and it is no weaker than attacks made alone, on the whole
     assert (curve.accuracy <= 1 - alone.double().mean(0)).all()
 
@@ -128,10 +150,18 @@ def test_it_costs_less_and_breaks_no_less_than_attacks_at_every_epsilon():
     assert (curves["lead"].accuracy <= curves["verdict"].accuracy).all()
 
 
-def test_only_attacks_that_know_a_brief_one_are_led():
+@dataclass(frozen=True, kw_only=True)
+class Own(PGD):
+    """A member that takes no start, as `Attack` allows."""
+
+    def __call__(self, model, x, y, *, generator=None, ids=None):
+        return super().__call__(model, x, y, generator=generator, ids=ids)
+
+
+def test_only_attacks_that_know_a_brief_one_and_take_a_start_are_led():
     model, x = standard(), images(8).double()
     y = model(x).argmax(1)
-    for attack in (Square(queries=20), FGSM()):
+    for attack in (Square(queries=20), FGSM(), Own(steps=8)):
         led, plain = (curve_of(model, x, y, attack, warm=warm) for warm in ("lead", "verdict"))
         assert torch.equal(led.minimal_epsilon, plain.minimal_epsilon)
 
@@ -161,7 +191,6 @@ def test_a_brief_climb_may_go_as_far(attack, steps, path):
     assert type(brief) is type(attack)
     assert brief.steps == steps
     assert brief.steps * brief._step_size() / brief.eps == pytest.approx(path)
-    assert at_eps(brief, 0.5).brief().steps <= steps
 
 
 @pytest.mark.parametrize("attack", [PGD(steps=5, restarts=3), APGD(steps=5, restarts=2)])
@@ -177,3 +206,13 @@ def test_ahead_begins_at_the_given_points_and_nowhere_else(attack):
     seen.clear()
     attack(model, x, y, start=start, generator=seeded())
     assert sum(seen) > 1.5 * once
+
+
+def test_what_goes_ahead_does_not_warn_of_what_the_attack_itself_will_try():
+    model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).double()
+    x = -torch.ones(4, 3, 8, 8).double() * 0  # at the kink, where there is no gradient
+    y = model(x).argmax(1)
+    with pytest.warns(NoGradientWarning) as caught:
+        PGD(steps=4, stop_early=True, random_start=False)(model, x, y)
+    assert len(caught) == 1
+    assert PGD(steps=4, stop_early=True)(model, x, y, start=x, ahead=True).shape == x.shape

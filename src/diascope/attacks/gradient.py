@@ -132,6 +132,8 @@ class GradientAttack:
                 starts.append(self._start(threat, x, noise, restart))
             climb = Climb(self, net, self._loss(net, x), judge)
             x_adv, finite = self._best_of(climb, x, y, starts, threat)
+            if self.stop_early and not ahead:
+                warn_if_no_gradient(climb.moves)
             if net.precision == "bf16" and self.stop_early and not ahead:
                 x_adv = self._last_pass(climb, x, y, x_adv, threat)
             warn_if_not_finite(net, finite)
@@ -142,8 +144,6 @@ class GradientAttack:
     ) -> tuple[Tensor, Tensor]:
         """Climb from each start; return the best points, and where every logit was finite (B,)."""
         best, finite = climb(x, y, starts[0], threat)
-        if self.stop_early:
-            warn_if_no_gradient(climb.moves)
         if len(starts) == 1:
             return best, finite
         score = self._score(climb, x, y, best)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
@@ -218,7 +218,8 @@ def trial(
     strict = "judge" in takes and not own and not blind
     if climbs:
         attack = replace(attack, stop_early=own or strict)  # type: ignore[type-var]
-    leads = warm == "lead" and hasattr(attack, "brief") and (own or strict)
+    led = warm == "lead" and hasattr(attack, "brief") and (own or strict)
+    led = led and (takes.keys() >= {"start", "ahead"} or _takes_anything(takes))
     first = next(unwrapped(model).parameters(), x)
     sample = x[:1] if len(x) else x.new_zeros(1, *x.shape[1:])
     precision: Arithmetic = getattr(attack, "precision", "float32")
@@ -229,12 +230,16 @@ def trial(
             attack=attack,
             batch_size=batch_size,
             climb=warm == "climb",
-            lead=attack.brief() if leads else None,  # type: ignore[attr-defined]
+            lead=attack.brief() if led else None,  # type: ignore[attr-defined]
             rounding=rounding,
             strict=strict,
             seeded=_repeating(generator),
             device=first.device,
         )
+
+
+def _takes_anything(takes: Mapping[str, inspect.Parameter]) -> bool:
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
 
 
 def _repeating(generator: torch.Generator | None) -> Callable[[], torch.Generator]:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diascope.attacks import (
+    APGD,
     FAB,
+    PGD,
     Attack,
     AutoAttack,
     BoundaryAttack,
@@ -94,16 +96,24 @@ def passes_of(attack: Attack, classes: int) -> float:
     return restarts * targets * (3 * getattr(attack, "steps", 1) + 6)
 
 
-def usual_share(attack: Attack) -> float:
+def passes_of_curve(attack: Attack, classes: int, epsilons: int) -> float:
+    """Return how many forward passes the curve of an image costs at most, over some epsilons."""
+    if isinstance(attack, BoundaryAttack):
+        return passes_of(attack, classes) + 1
+    ahead = passes_of(attack.brief(), classes) if isinstance(attack, PGD | APGD) else 0.0
+    return epsilons * (passes_of(attack, classes) + ahead) + 1
+
+
+def usual_share(attack: Attack, epsilons: int) -> float:
     """Return the share of these passes that the curve of a model without defence usually costs.
 
-    A gradient attack breaks most images at a small epsilon, and is not run on them again; one that
-    a brief climb goes ahead of is made in full about once an image. A search by scores or labels
-    spends its queries on nearly all of them.
+    A search by scores or labels spends its queries on nearly all images. A gradient attack breaks
+    most at a small epsilon, and is not run on them again; one that a brief climb goes ahead of is
+    made in full about once for each of the images that withstand the smallest.
     """
     if isinstance(attack, Square | BoundaryAttack):
         return 0.9
-    return 0.15 if hasattr(attack, "brief") else 0.3
+    return 0.06 + 0.6 / epsilons if isinstance(attack, PGD | APGD) else 0.3
 
 
 def minimal_on_grid(

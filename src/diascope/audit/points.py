@@ -31,7 +31,9 @@ def attacked_points(
     of a smaller epsilon: where `minimal` (B,), the smallest epsilon of `grid` that breaks an image
     (NaN where it is not known), says so and the attack missed, the curve's own point is taken. An
     image that fell at one of `epsilons` stays broken at the next, by the same point if need be.
-    `seeded` makes the generator of the curve; the Boundary Attack walks once for all epsilons.
+    Should the attack by itself break an image where the curve says that it stands, which masked
+    gradients may do, its point is given as it is. `seeded` makes the generator of the curve; the
+    Boundary Attack walks once for all epsilons.
     """
     minimal, ascending = minimal.to(x.device), sorted(epsilons)
     if isinstance(attack, BoundaryAttack):

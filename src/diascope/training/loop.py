@@ -174,8 +174,7 @@ class Loop:
         return loss
 
     def _arithmetic(self) -> AbstractContextManager[object]:
-        low = self.config.precision == "bf16-mixed" and self.fabric.device.type == "cpu"
-        return NarrowInFloat32() if low else nullcontext()
+        return NarrowInFloat32() if self.fabric.device.type == "cpu" else nullcontext()
 
     def _descend(self) -> None:
         if self.config.clip_gradient is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,7 +145,8 @@ def _attack_one(
         ids=ids,
         progress=tick,
     )
-    minimal = float(curve.minimal_epsilon[0])
+    alone = [e for e, fell in zip(held.epsilons, broken, strict=True) if fell]
+    minimal = min(float(curve.minimal_epsilon[0]), *alone, math.inf)
     missed = [k for k, e in enumerate(held.epsilons) if minimal <= e and not broken[k]]
     for place in missed:
         assert curve.x_adv is not None

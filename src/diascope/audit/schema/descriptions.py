@@ -92,7 +92,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "above_centre": "Paired difference from the Gaussian.",
     },
     "AttackCurve": {
-        "": "Accuracy under one attack, which starts anew at each epsilon.",
+        "": "Accuracy under one attack, by the smallest epsilon at which it broke each image.",
         "name": "Name of the attack.",
         "attack": "Its settings, without eps.",
         "access": "What it was given of the model: white box, scores or labels.",

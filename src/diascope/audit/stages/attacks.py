@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from diascope.attacks import Attack, BoundaryAttack
+from diascope.attacks import Attack
 from diascope.audit.attackers import (
     access_of,
     fits,
     main_attack,
     minimal_on_grid,
     named,
-    passes_of,
+    passes_of_curve,
     usual_share,
 )
 from diascope.audit.bench import Bench, Rows
@@ -37,8 +37,7 @@ def _rows(bench: Bench) -> Rows:
 
 
 def _cost(bench: Bench, attack: Attack) -> float:
-    walks = 1 if isinstance(attack, BoundaryAttack) else len(bench.epsilons) - 1
-    return len(_rows(bench)) * (walks * passes_of(attack, bench.classes) + 1)
+    return len(_rows(bench)) * passes_of_curve(attack, bench.classes, len(bench.epsilons) - 1)
 
 
 def _costs(bench: Bench) -> list[tuple[Attack, float]]:
@@ -56,7 +55,8 @@ def _passes(bench: Bench) -> float:
 
 
 def _share(bench: Bench) -> float:
-    usual = sum(usual_share(attack) * cost for attack, cost in _costs(bench))
+    epsilons = len(bench.epsilons) - 1
+    usual = sum(usual_share(attack, epsilons) * cost for attack, cost in _costs(bench))
     return usual / max(1.0, _passes(bench))
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from diascope.attacks import BoundaryAttack
-from diascope.audit.attackers import main_attack, minimal_on_grid, passes_of, usual_share
+from diascope.audit.attackers import main_attack, minimal_on_grid, passes_of_curve, usual_share
 from diascope.audit.bench import Bench
 from diascope.audit.stages import STAGES, Measured, Stage, blank
 
 
 def _passes(bench: Bench) -> float:
     attack = main_attack(bench.settings, bench.subject)
-    walks = 1 if isinstance(attack, BoundaryAttack) else len(bench.epsilons) - 1
-    return len(bench.drawn(bench.effort.curve_images)) * (
-        walks * passes_of(attack, bench.classes) + 1
-    )
+    each = passes_of_curve(attack, bench.classes, len(bench.epsilons) - 1)
+    return len(bench.drawn(bench.effort.curve_images)) * each
 
 
 def _measure(bench: Bench) -> Measured:
@@ -46,7 +43,9 @@ CURVE = STAGES.register("curve")(
         passes=_passes,
         measure=_measure,
         order=10,
-        share=lambda bench: usual_share(main_attack(bench.settings, bench.subject)),
+        share=lambda bench: usual_share(
+            main_attack(bench.settings, bench.subject), len(bench.epsilons) - 1
+        ),
         effort=("curve_images", "curve_steps", "queries", "attacks"),
     )
 )
