@@ -2,7 +2,8 @@
 
 For every attack that is timed, on the same images, labels, epsilons, steps and step sizes, on a
 standard and a robust model. Every image that anyone gives back is judged by one judge: the model
-itself, in float32, in eval mode (`diascope.attacks.base.verdict`, which our curve asks too).
+itself, in float32, in eval mode (`diascope.attacks.base.verdict`, which our curve asks too). `lead`
+compares our own curve with one that attacks in full at every epsilon, in 10 steps and in 40.
 An image outside ball or pixel bounds counts as not attacked, and is counted. Where
 random starts decide over a few images a difference may be chance: `p` is the probability of so
 many more images broken by the peer alone, were both equally strong (the one-sided sign test).
@@ -25,10 +26,12 @@ from benchmarks.curve import EPSILONS, our_curve
 from benchmarks.inputs import Bench, Net, entry, open_bench, parser
 from benchmarks.pgd import EPS, REL_STEP_SIZE, STEPS
 from benchmarks.record import append, circumstances, setting_lines, strength_lines
-from diascope.attacks import PGD, Threat, scale_eps
+from diascope.attacks import PGD, Threat, robustness_curve, scale_eps
 from diascope.attacks.base import verdict
+from diascope.attacks.trial import Warm
 
 TOLERANCE = 0.5  # percentage points
+WARMS: tuple[Warm, Warm] = ("lead", "verdict")
 Finding = dict[str, Any]
 
 
@@ -119,6 +122,26 @@ def _curve(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding
         }
 
 
+def _lead(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
+    """Our curve, led by a brief climb, against our attack in full at every epsilon."""
+    for steps in (4,) if args.quick else (10, 40):
+        attack = PGD(norm="linf", steps=steps, stop_early=True)
+        found: dict[Warm, Tensor] = {}
+        for warm in WARMS:
+            found[warm] = robustness_curve(
+                net.model,
+                bench.x,
+                bench.labels(net),
+                attack=attack,
+                epsilons=EPSILONS,
+                warm=warm,
+                generator=torch.Generator().manual_seed(args.seed),
+            ).correct
+        for place, eps in enumerate(EPSILONS):
+            led, plain = (found[warm][:, place] for warm in WARMS)
+            yield _compared(f"in full, {steps}", eps, led, plain) | {"steps": steps}
+
+
 def _autoattack(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
     """AutoAttack of row f against torchattacks'."""
     from diascope.attacks import AutoAttack
@@ -142,6 +165,7 @@ def _autoattack(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Fi
 COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Finding]]] = {
     "pgd-l2-7": _pgd,
     "curve": _curve,
+    "lead": _lead,
     "autoattack": _autoattack,
 }
 
