@@ -4,7 +4,7 @@ Speed: our PGD with gradients in bfloat16 and in float32, in pairs. Right: of so
 convolutions, how many give numbers that are not finite or far from float32's, where the memory
 that they are given was full of NaN before: one that reads what nothing has written then shows it.
 The gradient of the weights is asked for twice: as torch computes it in bfloat16, and "in training",
-which computes narrow maps in float32 (`diascope.training.narrow`).
+which computes narrow maps in float32 (`diascope.training.kept`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.inputs import entry, open_bench, parser
 from benchmarks.record import append, circumstances
 from benchmarks.timing import ratio, rounds
 from diascope.attacks import PGD
-from diascope.training.narrow import NarrowInFloat32
+from diascope.training.kept import KeptInFloat32
 
 CHANNELS = ((3, 64), (4, 4), (8, 8), (16, 32), (64, 64), (64, 128), (256, 512), (512, 512))
 SIDES, BATCHES = (1, 2, 3, 4, 7, 8, 14), (1, 2, 7, 10)
@@ -134,7 +134,7 @@ def answers(shape: Shape, kind: torch.dtype, device: torch.device, seed: int) ->
     weight = weight.detach().float().requires_grad_()
     low = kind == torch.bfloat16
     poison(device)
-    with torch.autocast(device.type, kind, enabled=low), NarrowInFloat32():
+    with torch.autocast(device.type, kind, enabled=low), KeptInFloat32():
         y = F.conv2d(x.detach(), weight, None, stride, width // 2, groups=groups)
     poison(device)
     return [*found, *torch.autograd.grad(y, weight, torch.ones_like(y))]

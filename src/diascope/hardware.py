@@ -37,8 +37,7 @@ def gains_from_bf16(device: torch.device) -> bool:
 def best_precision(device: torch.device) -> Precision:
     """Return the mixed precision that training on `device` gains from.
 
-    What is narrow enough for the kernels of CPUs to be wrong is left out there
-    (`diascope.training.narrow`).
+    Some convolutions are left out of it on CPUs (`diascope.training.kept`).
     """
     return "bf16-mixed" if gains_from_bf16(device) else "32-true"
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diascope.hardware import gains_from_bf16, memory_kept
 from diascope.models.dense import DenseConv2d
+from diascope.models.depthwise import in_float32, is_in_float32, is_slow_in_bf16
 from diascope.models.folding import Plan, fold, folding_plan, replace_module, shallow_copy
 from diascope.models.modes import arithmetic, unwrapped
 from diascope.models.pooled import ExactConv2d
@@ -192,9 +193,13 @@ def _make_ready(
             _PLANS[model] = plan
     with torch.no_grad():
         fold(body, plan, split_stem=precision == "bf16", exact_pooling=exact_pooling)
+        for name, module in list(body.named_modules()) if precision == "bf16" else ():
+            if name and is_slow_in_bf16(module, sample.device):
+                replace_module(body, name, in_float32(module))
         for module in body.modules():
             weights_of = isinstance(module, nn.Conv2d | nn.Linear | DenseConv2d)
             weights_of = weights_of and not isinstance(module, ExactConv2d)
+            weights_of = weights_of and not is_in_float32(module)
             for name, parameter in list(module._parameters.items()):
                 if parameter is None:
                     continue

@@ -24,9 +24,9 @@ from diascope.training.batches import Batch, Batches
 from diascope.training.config import TrainingConfig
 from diascope.training.epsilon import at_step
 from diascope.training.interrupt import Interrupt
+from diascope.training.kept import KeptInFloat32
 from diascope.training.meter import Clock, Meter, with_clock
 from diascope.training.modes import train_mode
-from diascope.training.narrow import NarrowInFloat32
 from diascope.training.offline import Offline
 from diascope.training.outcome import Fit, Row, metrics_table
 from diascope.training.progress import Progress
@@ -174,7 +174,7 @@ class Loop:
         return loss
 
     def _arithmetic(self) -> AbstractContextManager[object]:
-        return NarrowInFloat32() if self.fabric.device.type == "cpu" else nullcontext()
+        return KeptInFloat32() if self.fabric.device.type == "cpu" else nullcontext()
 
     def _descend(self) -> None:
         if self.config.clip_gradient is not None:

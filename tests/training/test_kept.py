@@ -11,7 +11,7 @@ from torch import nn
 
 from diascope.objectives import Standard
 from diascope.training import TrainingConfig, fit
-from diascope.training.narrow import NarrowInFloat32, _all_taps_meet
+from diascope.training.kept import KeptInFloat32, _all_taps_meet
 
 from .toy import toy_pixels
 
@@ -29,7 +29,7 @@ WIDE = [(2, 3, 1, 1, 1), (4, 3, 2, 1, 1), (7, 7, 2, 3, 1), (1, 1, 1, 0, 1), (3, 
 def low(narrow: bool = True):
     """Autocast to bfloat16, as training enters it."""
     cast = torch.autocast("cpu", torch.bfloat16)
-    return (cast, NarrowInFloat32()) if narrow else (cast, torch.enable_grad())
+    return (cast, KeptInFloat32()) if narrow else (cast, torch.enable_grad())
 
 
 def convolved(x, conv, **options):
@@ -65,7 +65,7 @@ def test_what_does_not_learn_is_left_to_autocast():
         assert convolved(x, conv).dtype == torch.bfloat16
     conv.requires_grad_(False)
     assert convolved(x.requires_grad_(), conv).dtype == torch.bfloat16
-    with NarrowInFloat32():  # no autocast: nothing to keep from it
+    with KeptInFloat32():  # no autocast: nothing to keep from it
         assert conv.double()(x.double()).dtype == torch.float64
 
 

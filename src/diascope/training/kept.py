@@ -1,9 +1,10 @@
-"""Convolutions of maps so small that their bfloat16 kernels on CPUs cannot be trusted.
+"""The convolutions that training in bfloat16 leaves in float32 on a CPU.
 
-In torch 2.15 the gradient of a convolution's weights in bfloat16 is wrong, not finite, or ends the
-process where a map is smaller than the stride, or where some tap of the kernel meets none of its
-pixels (`python -m benchmarks.bf16`, on a CPU with AVX-512 BF16). These maps are the last
-ones of networks on small images, and cost next to nothing in float32.
+Those of narrow maps, because their kernels are wrong: in torch 2.15 the gradient of a convolution's
+weights is far off or not finite where a map is smaller than the stride, or where some tap of
+the kernel meets none of its pixels. They are the last of networks on small images, and cost
+next to nothing. And depthwise ones with a stride or a large kernel, because they are slow
+(`diascope.models.depthwise`). `python -m benchmarks.bf16` measures both.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from diascope.models.depthwise import is_depthwise
+
 Pair = int | Sequence[int]
 
 
-class NarrowInFloat32(TorchFunctionMode):
-    """While it is entered, narrow convolutions that autocast would run in bfloat16 are in float32.
+class KeptInFloat32(TorchFunctionMode):
+    """While it is entered, these convolutions are in float32 where autocast is on.
 
-    Only those whose weights learn: what goes forward, and back to the input, is right.
+    Only those whose weights learn, of two dimensions, and called by Python.
     """
 
     def __torch_function__(
@@ -32,7 +35,7 @@ class NarrowInFloat32(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call `func`, and outside of autocast where it is a narrow convolution."""
+        """Call `func`, and outside of autocast where it is such a convolution."""
         kwargs = kwargs or {}
         if func is torch.conv2d and torch.is_autocast_enabled("cpu"):
             return _convolved(*args, **kwargs)
@@ -50,7 +53,10 @@ def _convolved(
 ) -> Tensor:
     """Return the convolution of maps (B, Ci, h, w), or (Ci, h, w)."""
     learns = torch.is_grad_enabled() and weight.requires_grad and input.device.type == "cpu"
-    if not learns or not _is_narrow(input, weight, stride, padding, dilation):
+    kept = learns and (
+        _is_narrow(input, weight, stride, padding, dilation) or _is_slow(weight, stride, groups)
+    )
+    if not kept:
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     with torch.autocast("cpu", enabled=False):
         x = input.to(weight.dtype)
@@ -71,6 +77,11 @@ def _is_narrow(
         if side < step or not _all_taps_meet(side, taps, step, edge, apart):
             return True
     return False
+
+
+def _is_slow(weight: Tensor, stride: Pair, groups: int) -> bool:
+    large = max(weight.shape[2:]) > 3 or max(_of(stride, 0), _of(stride, 1)) > 1
+    return large and is_depthwise(weight, groups)
 
 
 def _of(pair: Pair, n: int) -> int:
