@@ -1,6 +1,7 @@
 """Tell whether bfloat16 pays on this device, and whether its convolutions are right.
 
-Speed: our PGD with gradients in bfloat16 and in float32, in pairs. Right: of some thousand small
+Speed: our PGD with gradients in bfloat16 and in float32, in pairs, on a ResNet-18 and on mobile
+nets, and a training step of each. Right: of some thousand small
 convolutions, how many give numbers that are not finite or far from float32's, where the memory
 that they are given was full of NaN before: one that reads what nothing has written then shows it.
 The gradient of the weights is asked for twice: as torch computes it in bfloat16, and "in training",
@@ -20,13 +21,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.inputs import entry, open_bench, parser
+from benchmarks.inputs import entry, parser
 from benchmarks.record import append, circumstances
 from benchmarks.timing import ratio, rounds
 from diascope.attacks import PGD
+from diascope.models import create_model
 from diascope.training.kept import KeptInFloat32
 
 CHANNELS = ((3, 64), (4, 4), (8, 8), (16, 32), (64, 64), (64, 128), (256, 512), (512, 512))
+NETS = (
+    ("resnet18", 64),
+    ("resnet18", 224),
+    ("tf_efficientnet_lite0", 128),
+    ("mobilenetv3_small_100", 128),
+)
 SIDES, BATCHES = (1, 2, 3, 4, 7, 8, 14), (1, 2, 7, 10)
 KERNELS = ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2))  # width, stride
 FAR = 0.1  # of the length of float32's answer; bfloat16's own rounding is a tenth of that
@@ -62,15 +70,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         **circumstances(device),
         "quick": args.quick,
         "gains": {
-            str(size): asdict(gain(args, size)) for size in ((48,) if args.quick else (64, 224))
+            f"{net} at {size}": {kind: asdict(found) for kind, found in gains(args, net, size)}
+            for net, size in (NETS[:1] if args.quick else NETS)
         },
         "shapes": len(every),
         "wrong": {part: [shape._asdict() for shape in found] for part, found in wrong.items()},
     }
     append(args.results, Path(__file__).stem, record)
-    for size, found in record["gains"].items():
-        told = f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-        print(f"PGD-L2 of 7 steps, ResNet-18 at {size}: float32 takes {told} times as long as bf16")
+    for where, each in record["gains"].items():
+        for kind, found in each.items():
+            told = f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+            print(f"{kind}, {where}: float32 takes {told} times as long as bf16")
     for part, found in wrong.items():
         sides = sorted({(shape.side, shape.kernel) for shape in found})
         where = f", at (side, (kernel, stride)): {sides}" if sides else ""
@@ -78,19 +88,33 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return record
 
 
-def gain(args: argparse.Namespace, size: int) -> Any:
-    """Return how much longer our PGD takes with gradients in float32 than in bfloat16."""
-    bench = open_bench(args, ["standard"], args.images, size)
-    net = bench.nets["standard"]
-    y = bench.labels(net)
+def gains(args: argparse.Namespace, net: str, size: int) -> Iterator[tuple[str, Any]]:
+    """Yield how much longer PGD, and a step of training, take in float32 than in bfloat16."""
+    device = torch.device(args.device)
+    torch.manual_seed(args.seed)
+    model = create_model(net, num_classes=4).to(device)
+    x = torch.rand(args.images, 3, size, size, device=device)
+    y = torch.randint(4, (args.images,), device=device)
 
     def attack(precision: Any) -> Any:
         made = PGD(norm="l2", eps=4.0, steps=7, rel_step_size=0.2, precision=precision)
-        return lambda number: made(net.model, bench.x, y)
+        return lambda number: made(model.eval(), x, y)
 
-    contenders = {"float32": attack("float32"), "bf16": attack("bf16")}
-    seconds = rounds(contenders, args.pairs, torch.device(args.device))
-    return ratio(seconds["float32"], seconds["bf16"])
+    def step(low: bool) -> Any:
+        def taken(number: int) -> None:
+            model.train().zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=low), KeptInFloat32():
+                loss = F.cross_entropy(model(x).float(), y)
+            loss.backward()
+
+        return taken
+
+    for kind, float32, bf16 in (
+        ("PGD-L2 of 7 steps", attack("float32"), attack("bf16")),
+        ("training step", step(False), step(True)),
+    ):
+        seconds = rounds({"float32": float32, "bf16": bf16}, args.pairs, device)
+        yield kind, ratio(seconds["float32"], seconds["bf16"])
 
 
 def shapes() -> Iterator[Shape]:

@@ -58,7 +58,7 @@ def test_a_row_of_pgd_writes_a_whole_record(tmp_path, capsys):
 
 def test_bfloat16_is_timed_and_held_against_float32(tmp_path, capsys, monkeypatch):
     found = bf16.main(["--quick", "--results", str(tmp_path)])
-    assert found["gains"]["48"]["pairs"] == 2
+    assert found["gains"]["resnet18 at 64"]["training step"]["pairs"] == 2
     assert not found["wrong"]["forward"] + found["wrong"]["input gradient"]
     assert not found["wrong"]["weight gradient in training"]
     assert "forward: wrong in 0 of" in capsys.readouterr().out
