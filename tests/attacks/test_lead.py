@@ -216,3 +216,24 @@ def test_what_goes_ahead_does_not_warn_of_what_the_attack_itself_will_try():
         PGD(steps=4, stop_early=True, random_start=False)(model, x, y)
     assert len(caught) == 1
     assert PGD(steps=4, stop_early=True)(model, x, y, start=x, ahead=True).shape == x.shape
+
+
+def test_in_bfloat16_what_goes_ahead_has_no_last_pass_and_the_verdicts_are_the_model_s():
+    model, x = small_net(seed=5), images(32)
+    y, attack = model(x).argmax(1), PGD(steps=16, precision="bf16")
+    curve = curve_of(model, x, y, attack, keep_x_adv=True)
+    broken = curve.minimal_epsilon.isfinite()
+    assert broken.sum() > 0
+    assert verdict(model, curve.x_adv, y)[broken].all()
+    plain = curve_of(model, x, y, attack, warm="verdict")
+    assert (curve.accuracy <= plain.accuracy + 1 / 32).all()
+    for ahead, passes in ((False, 2), (True, 0)):  # a tenth of 16 steps, in float32
+        exact = []
+        still = PGD(steps=16, eps=1e-6, precision="bf16", stop_early=True)
+        net = small_net(seed=5)
+        net.register_forward_hook(
+            lambda module, given, out, exact=exact: exact.append(given[0].requires_grad)
+        )
+        still(net, x, y, start=x, ahead=ahead)
+        low = 16 * (1 if ahead else 2)  # the given start, and the attack's own
+        assert sum(exact) - low == passes

@@ -40,7 +40,13 @@ every_run:
     size: 16
     split: {seed: 0, fractions: [0.5, 0.2, 0.3]}
   model: {name: resnet18, options: {layers: [1, 1, 1, 1], channels: [8, 8, 8, 8]}}
-  training: {epochs: 12, batch_size: 6, device: cpu, checkpoint_seconds: 0, augment: null}
+  training:
+    epochs: 12
+    batch_size: 6
+    device: cpu
+    precision: 32-true  # as in this process, which knows no bfloat16 while it tests
+    checkpoint_seconds: 0
+    augment: null
 runs:
   first: {}
   second: {training.optimizer.lr: 0.01}

@@ -82,6 +82,18 @@ def test_every_way_to_name_the_options_is_understood():
     assert torch.equal(already, F.conv2d(x.bfloat16().float(), weight, stride=3, padding=1))
 
 
+@pytest.mark.parametrize(
+    ("groups", "kernel", "stride", "kept"),
+    [(8, 3, 2, True), (8, 5, 1, True), (4, 3, 2, True), (8, 3, 1, False), (2, 5, 2, False)],
+)
+def test_depthwise_ones_with_a_stride_or_a_large_kernel_are_float32s(groups, kernel, stride, kept):
+    conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=groups)
+    x = torch.randn(2, 8, 12, 12)
+    out = convolved(x, conv)
+    assert out.dtype == (torch.float32 if kept else torch.bfloat16)
+    assert not kept or torch.equal(out, conv(x))
+
+
 @given(
     st.integers(1, 9), st.integers(1, 7), st.integers(1, 4), st.integers(0, 6), st.integers(1, 3)
 )
