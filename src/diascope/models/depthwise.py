@@ -2,8 +2,8 @@
 
 With a stride the gradient to the input takes 12 to 35 times as long there as in float32, and with a
 kernel above 3x3 that of the weights 3 times (torch 2.15, one thread of an AMD EPYC with AVX-512
-BF16, 2026-11-23, seven shapes by hand); 3x3 without a stride is 4 times as fast. So the first kind stays in float32
-within a net in bfloat16: mobile nets were slower in bfloat16 than in float32 for its sake.
+BF16, 2026-11-23, single shapes by hand); 3x3 without a stride is 4 times as fast. So the first kind
+stays in float32 within a net in bfloat16: mobile nets were slower in it for its sake.
 """
 
 from __future__ import annotations
