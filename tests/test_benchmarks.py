@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("torchattacks", reason="torchattacks is not installed")
 
 from benchmarks import (
     bf16,
+    bf16_convolutions,
     convolution,
     inputs,
     peers,
@@ -59,19 +61,30 @@ def test_a_row_of_pgd_writes_a_whole_record(tmp_path, capsys):
 def test_bfloat16_is_timed_and_held_against_float32(tmp_path, capsys, monkeypatch):
     found = bf16.main(["--quick", "--results", str(tmp_path)])
     assert found["gains"]["resnet18 at 64"]["training step"]["pairs"] == 2
-    assert not found["wrong"]["forward"] + found["wrong"]["input gradient"]
-    assert not found["wrong"]["weight gradient in training"]
-    assert "forward: wrong in 0 of" in capsys.readouterr().out
-    real = bf16.answers
+    assert not {part for part in found["wrong"] if part != bf16_convolutions.WEIGHT}
+    assert f"{found['shapes']} convolutions" in capsys.readouterr().out
+    real = bf16_convolutions.answer
 
-    def spoilt(shape, kind, *rest):
-        y, of_x, of_weight, in_training = real(shape, kind, *rest)
-        of_x[0] = torch.nan if kind == torch.bfloat16 else of_x[0]
-        return [y, of_x, of_weight * (1.5 if kind == torch.bfloat16 else 1), in_training]
+    def spoilt(part, shape, kind, *rest):
+        right = real(part, shape, kind, *rest)
+        if kind == torch.bfloat16 and part == bf16_convolutions.INPUT:
+            right[0] = torch.nan
+        return right * (1.5 if part == bf16_convolutions.WEIGHT and kind != torch.float32 else 1)
 
-    monkeypatch.setattr(bf16, "answers", spoilt)
-    shape = bf16.Shape((4, 4), 4, (3, 1), 2, False, False)
-    assert bf16.strange(shape, torch.device("cpu"), 0) == ["input gradient", "weight gradient"]
+    monkeypatch.setattr(bf16_convolutions, "answer", spoilt)
+    shape = bf16_convolutions.Shape((4, 4), 4, (3, 1), 2, False, False)
+    assert bf16_convolutions.strange(shape, torch.device("cpu"), 0) == [
+        "input gradient",
+        "weight gradient",
+    ]
+
+
+def test_a_convolution_is_tried_apart_and_one_that_ends_its_process_told_so():
+    fine = bf16_convolutions.Shape((4, 4), 4, (3, 1), 2, False, False)
+    told = dict(bf16_convolutions.each_apart([fine._replace(batch=-1), fine], 0))
+    assert told[fine] == []
+    assert told[fine._replace(batch=-1)][0].startswith("refused: ")
+    assert bf16_convolutions.apart(os.abort) is None
 
 
 @pytest.mark.parametrize("name", peers.PACKAGES)

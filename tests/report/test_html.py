@@ -146,6 +146,20 @@ def test_right_and_wrong_are_told_by_sign_and_word():
     assert "first broken at eps 0.5" in text
 
 
+def test_a_picture_broken_where_the_curve_stands_is_told_with_both():
+    results = make_results(cases=1)
+    (case,) = results.cases
+    unlike = next(a for view in case.views for a in view.attacked if a.prediction != case.label)
+    views = [
+        replace(view, minimal_epsilon=math.inf, attacked=[replace(unlike, eps=0.5)])
+        for view in case.views
+    ]
+    text = " ".join(
+        "".join(parsed(replace(results, cases=[replace(case, views=views)])).text).split()
+    )
+    assert "not broken up to eps 2 on the curve; by the attack alone at 0.5" in text
+
+
 def test_findings_come_gravest_first():
     text = "".join(parsed(make_results()).text)
     titles = [f.title for f in sorted(make_results().findings, key=lambda f: f.severity)]

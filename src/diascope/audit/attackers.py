@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diascope.attacks import (
-    APGD,
     FAB,
-    PGD,
     Attack,
     AutoAttack,
     BoundaryAttack,
@@ -100,7 +98,8 @@ def passes_of_curve(attack: Attack, classes: int, epsilons: int) -> float:
     """Return how many forward passes the curve of an image costs at most, over some epsilons."""
     if isinstance(attack, BoundaryAttack):
         return passes_of(attack, classes) + 1
-    ahead = passes_of(attack.brief(), classes) if isinstance(attack, PGD | APGD) else 0.0
+    brief = getattr(attack, "brief", None)  # what goes ahead, as `robustness_curve` asks for it
+    ahead = 0.0 if brief is None else passes_of(brief(), classes)
     return epsilons * (passes_of(attack, classes) + ahead) + 1
 
 
@@ -113,7 +112,7 @@ def usual_share(attack: Attack, epsilons: int) -> float:
     """
     if isinstance(attack, Square | BoundaryAttack):
         return 0.9
-    return 0.06 + 0.6 / epsilons if isinstance(attack, PGD | APGD) else 0.3
+    return 0.06 + 0.6 / epsilons if hasattr(attack, "brief") else 0.3
 
 
 def minimal_on_grid(

@@ -127,7 +127,7 @@ def browser(results: Results, budget: int = BUDGET) -> Browser:
                 pictures.heat_map(view.maps[m], side) if m in view.maps else "" for m in methods[1:]
             ],
             guess=_guess(view, label),
-            broken=_broken(view.minimal_epsilon, results),
+            broken=_broken(view, results, label),
             steps=[
                 _step(view, at[eps], k, factors[k], encoding, label)
                 for k, eps in enumerate(steps)
@@ -234,11 +234,18 @@ def _factor(cases: list[Case], eps: float) -> float:
     return pictures.magnification(found)
 
 
-def _broken(minimal: float, results: Results) -> str:
+def _broken(view: View, results: Results, label: str) -> str:
+    """Return when the curve calls the image broken, and where a picture shows it broken before."""
+    minimal = view.minimal_epsilon
     if n.defined(minimal):
         if minimal <= 0:
             return "wrong without an attack"
-        return f"first broken at eps {n.eps_text(minimal, results.norm)}"
-    if minimal == float("inf") and results.epsilons:
-        return f"not broken up to eps {n.eps_text(max(results.epsilons), results.norm)}"
-    return f"smallest breaking eps: {n.DASH} (not measured)"
+        said = f"first broken at eps {n.eps_text(minimal, results.norm)}"
+    elif minimal == float("inf") and results.epsilons:
+        said = f"not broken up to eps {n.eps_text(max(results.epsilons), results.norm)}"
+    else:
+        return f"smallest breaking eps: {n.DASH} (not measured)"
+    alone = min((a.eps for a in view.attacked if a.eps > 0 and a.prediction != label), default=None)
+    if alone is None or alone >= minimal:
+        return said
+    return f"{said} on the curve; by the attack alone at {n.eps_text(alone, results.norm)}"
