@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diascope.hardware import out_of_memory
 from diascope.models.folding import replace_module, shallow_copy
 from diascope.models.frozen import FrozenModel
-from diascope.models.stem import Given, Stem, heard, near
+from diascope.models.stem import Rest, Stem, heard, near
 
 _BLOCK = 8  # pixels along a side of the patch by which it is seen how far a module reaches
 _CHANGE = 10.0  # standard deviations of the maps by which the patch is changed, up and down
@@ -65,28 +65,13 @@ class Stage:
         return self.body.run(maps)
 
 
-class Remainder:
-    """What runs behind some stages of a model."""
-
-    def __init__(self, stem: Stem, stages: Sequence[Stage]) -> None:
-        net, body = stem.net, shallow_copy(stem.body)
-        assert net.stem is not None
-        self._nothing, self._given = stem.nothing, Given(low=False)
-        replace_module(body, net.stem, self._given)
-        for stage in stages:
-            for name in stage.names:
-                replace_module(body, name, nn.Identity())
-        self._run = FrozenModel(net.original, body, net.precision, net.outputs)
-
-    @torch.no_grad()
-    def logits(self, maps: Tensor) -> Tensor:
-        """Return the logits (B, K) of the last stage's maps, which are overwritten."""
-        self._given.maps = maps
-        try:
-            seen = self._nothing.expand(len(maps), -1, -1, -1)
-            return self._run(seen)  # type: ignore[no-any-return]
-        finally:
-            self._given.maps = None
+def remainder(stem: Stem, stages: Sequence[Stage]) -> Rest:
+    """Return what runs behind some stages of a model, of the last one's maps."""
+    body = shallow_copy(stem.body)
+    for stage in stages:
+        for name in stage.names:
+            replace_module(body, name, nn.Identity())
+    return Rest(stem.net, body, stem.nothing, low=False)
 
 
 @torch.no_grad()

@@ -36,9 +36,10 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 class Stem:
     """The stem of a frozen model, in float32, and the rest; see `stem_apart`.
 
-    net: that model. body: what it runs, with the stem's maps given. conv: the first convolution, of
-    one term, in float32; what it takes in is scale * x + shift, (1, C, 1, 1) each. low: whether
-    the rest takes in the maps in bfloat16. nothing: an image (1, C, H, W) of zeros.
+    net: that model. rest: gives the logits of the stem's maps. body: what that runs. conv: the
+    first convolution, of one term, in float32; what it takes in is scale * x + shift, (1, C, 1, 1)
+    each. low: whether the rest takes in the maps in bfloat16. nothing: an image (1, C, H, W) of
+    zeros.
     """
 
     def __init__(self, net: FrozenModel, scale: Tensor, shift: Tensor, nothing: Tensor) -> None:
@@ -49,11 +50,9 @@ class Stem:
         self.low = net.precision == "bf16" and not isinstance(conv, ExactConv2d)
         self.conv, self.scale, self.shift = _in_float32(conv), scale, shift
         self._gradient = input_gradient_of(self.conv, self.conv.weight.detach())
-        self.nothing = nothing
-        self.net, self._given = net, Given(self.low)
-        self.body = shallow_copy(net.body)
-        replace_module(self.body, net.stem, self._given)
-        self._rest = FrozenModel(net.original, self.body, net.precision, net.outputs)
+        self.nothing, self.net = nothing, net
+        self.rest = Rest(net, shallow_copy(net.body), nothing, self.low)
+        self.body = self.rest.body
 
     def taken(self, x: Tensor) -> Tensor:
         """Return what the convolution takes in of images (B, C, H, W), of the same shape."""
@@ -77,22 +76,35 @@ class Stem:
                 taken, conv.weight, conv.bias, conv.stride, padding, conv.dilation
             )
 
-    def rest(self, maps: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Return the logits (B, K) of the stem's maps (B, c, h, w), which are overwritten.
-
-        seen: the image (1, C, H, W) that the model is called with, to try whether it looks at it.
-        """
-        seen = self.nothing if seen is None else seen
-        self._given.maps = maps
-        try:
-            return self._rest(seen.expand(len(maps), -1, -1, -1))  # type: ignore[no-any-return]
-        finally:
-            self._given.maps = None
-
     def to_images(self, gradient: Tensor) -> Tensor:
         """Return the gradient to the images (B, C, H, W) of that to their maps (B, c, h, w)."""
         with torch.autocast(gradient.device.type, enabled=False):
             return self._gradient(gradient, self.nothing.shape[2:]) * self.scale
+
+
+class Rest:
+    """What runs behind the stem of a frozen model, its maps given.
+
+    body: a copy of what the model runs, whose stem is put out of the way. nothing, low: see `Stem`.
+    """
+
+    def __init__(self, net: FrozenModel, body: nn.Module, nothing: Tensor, low: bool) -> None:
+        assert net.stem is not None
+        self.body, self._nothing, self._given = body, nothing, Given(low)
+        replace_module(body, net.stem, self._given)
+        self._run = FrozenModel(net.original, body, net.precision, net.outputs)
+
+    def __call__(self, maps: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return the logits (B, K) of the maps (B, c, h, w), which are overwritten.
+
+        seen: the image (1, C, H, W) that the model is called with, to try whether it looks at it.
+        """
+        seen = self._nothing if seen is None else seen
+        self._given.maps = maps
+        try:
+            return self._run(seen.expand(len(maps), -1, -1, -1))  # type: ignore[no-any-return]
+        finally:
+            self._given.maps = None
 
 
 def stem_apart(net: nn.Module, x: Tensor, passes: float = math.inf) -> Stem | None:

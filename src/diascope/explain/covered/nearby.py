@@ -11,7 +11,7 @@ from torch import Tensor
 from diascope.explain.covered.images import Windows
 from diascope.explain.covered.maps import CoveredMaps, Under, like
 from diascope.hardware import out_of_memory
-from diascope.models.local import Reach, Remainder, Stage, stages_behind
+from diascope.models.local import Reach, Stage, remainder, stages_behind
 from diascope.models.stem import Stem
 
 TRIAL = 16  # passes at most
@@ -82,7 +82,7 @@ class CoveredNearby(CoveredMaps):
         steps: Sequence[Step],
     ) -> None:
         self.steps = tuple(steps)
-        self.remainder = Remainder(stem, [step.stage for step in steps])
+        self.remainder = remainder(stem, [step.stage for step in steps])
         self._clean: dict[int, list[Tensor]] = {}  # of images: the stem's maps, and each stage's
         super().__init__(stem, x, fill, windows)
 
@@ -91,7 +91,7 @@ class CoveredNearby(CoveredMaps):
         groups = torch.unique(image, return_inverse=True)[1] // _IMAGES
         each = [groups == group for group in groups.unique()]
         later = (self.later(image[some], row[some], column[some]) for some in each)
-        return torch.cat([self.remainder.logits(maps) for maps in later])
+        return torch.cat([self.remainder(maps) for maps in later])
 
     def later(self, image: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Return the maps (n, d, h', w') that the last of the stages makes of `images`."""
@@ -203,4 +203,4 @@ def _alike(whole: CoveredMaps, steps: Sequence[Step]) -> bool:
     amiss, true = later.float() - maps.float(), maps.float() - clean.float()
     amiss, true, clean = (each.float().flatten(1).norm(dim=1) for each in (amiss, true, clean))
     near = (amiss <= share * true + floor * clean).all()  # some covers change next to nothing
-    return bool(near) and torch.equal(found.remainder.logits(maps), told)
+    return bool(near) and torch.equal(found.remainder(maps), told)
