@@ -77,7 +77,7 @@ def each_apart(every: Iterable[Shape], seed: int) -> Iterator[tuple[Shape, list[
 def apart(function: Callable[..., Any], *args: Any) -> Any:
     """Return what a function returns in a new process, or None if that ended on the way."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "benchmarks.bf16"])  # else each child imports it
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_tell, args=(sender, function, args))
     process.start()
