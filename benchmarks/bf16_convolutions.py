@@ -38,6 +38,7 @@ FORWARD, INPUT, WEIGHT, TRAINING = PARTS = (
     "weight gradient in training",
 )
 ENDED = "{}: ended its process"
+_OF_THE_SCRIPT = ("benchmarks.inputs", "diascope.attacks")  # what each process else imports anew
 
 
 class Shape(NamedTuple):
@@ -77,7 +78,7 @@ def each_apart(every: Iterable[Shape], seed: int) -> Iterator[tuple[Shape, list[
 def apart(function: Callable[..., Any], *args: Any) -> Any:
     """Return what a function returns in a new process, or None if that ended on the way."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "benchmarks.bf16"])  # else each child imports it
+    context.set_forkserver_preload([__name__, *_OF_THE_SCRIPT])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_tell, args=(sender, function, args))
     process.start()
