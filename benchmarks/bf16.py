@@ -22,7 +22,7 @@ from benchmarks.record import append, circumstances
 from benchmarks.timing import ratio, rounds
 from diascope.attacks import PGD
 from diascope.models import create_model
-from diascope.training.kept import KeptInFloat32
+from diascope.training.convolutions import SoundConvolutions
 
 NETS = (
     ("resnet18", 64),
@@ -97,7 +97,7 @@ def gains(args: argparse.Namespace, net: str, size: int) -> Iterator[tuple[str, 
     def step(low: bool) -> Any:
         def taken(number: int) -> None:
             model.train().zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=low), KeptInFloat32():
+            with torch.autocast(device.type, torch.bfloat16, enabled=low), SoundConvolutions():
                 loss = F.cross_entropy(model(x).float(), y)
             loss.backward()
 

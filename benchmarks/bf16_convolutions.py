@@ -8,7 +8,7 @@ asked to, and ends the process then, too:
     LD_PRELOAD=libc_malloc_debug.so.0 GLIBC_TUNABLES=glibc.malloc.check=3 python -m benchmarks.bf16
 
 The gradient of the weights is asked for twice: as torch computes it in bfloat16, and "in training",
-which computes narrow maps in float32 (`diascope.training.kept`).
+which computes narrow maps in float32 (`diascope.training.convolutions`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diascope.training.kept import KeptInFloat32
+from diascope.training.convolutions import SoundConvolutions
 
 CHANNELS = ((3, 64), (4, 4), (8, 8), (16, 32), (64, 64), (64, 128), (256, 512), (512, 512))
 SIDES, BATCHES = (1, 2, 3, 4, 7, 8, 14), (1, 2, 7, 10)
@@ -136,7 +136,7 @@ def answer(part: str, shape: Shape, kind: torch.dtype, device: torch.device, see
     weight = weight.to(device, stored, memory_format=layout).requires_grad_(part != INPUT)
     low = part == TRAINING and kind == torch.bfloat16
     poison(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=low), KeptInFloat32():
+    with torch.autocast(device.type, torch.bfloat16, enabled=low), SoundConvolutions():
         y = F.conv2d(x, weight, None, stride, width // 2, groups=groups)
     if part == FORWARD:
         return y.detach()

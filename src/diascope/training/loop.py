@@ -22,9 +22,9 @@ from diascope.randomness import derive
 from diascope.training.averaging import Averaging
 from diascope.training.batches import Batch, Batches
 from diascope.training.config import TrainingConfig
+from diascope.training.convolutions import SoundConvolutions
 from diascope.training.epsilon import at_step
 from diascope.training.interrupt import Interrupt
-from diascope.training.kept import KeptInFloat32
 from diascope.training.meter import Clock, Meter, with_clock
 from diascope.training.modes import train_mode
 from diascope.training.offline import Offline
@@ -174,7 +174,7 @@ class Loop:
         return loss
 
     def _arithmetic(self) -> AbstractContextManager[object]:
-        return KeptInFloat32() if self.fabric.device.type == "cpu" else nullcontext()
+        return SoundConvolutions() if self.fabric.device.type == "cpu" else nullcontext()
 
     def _descend(self) -> None:
         if self.config.clip_gradient is not None:

@@ -1,10 +1,16 @@
-"""The convolutions that training in bfloat16 leaves in float32 on a CPU.
+"""How training computes convolutions on a CPU, past kernels of torch 2.15 that are wrong or slow.
 
-Those of narrow maps, because their kernels are wrong: in torch 2.15 the gradient of a convolution's
-weights is far off or not finite where a map is smaller than the stride, or where some tap of
-the kernel meets none of its pixels. They are the last of networks on small images, and cost
-next to nothing. And depthwise ones with a stride or a large kernel, because they are slow
-(`diascope.models.depthwise`). `python -m benchmarks.bf16` measures both.
+In float32 and bfloat16, the gradient of the weights of a 1x1 convolution with a stride may write
+beyond its memory (8 to 8 channels, maps of 14x14, channels last, batches of 7, two threads), which
+ends the process at some later time. Without the stride, on the pixels that it reads, it is the same
+convolution.
+
+In bfloat16, the gradient of a convolution's weights is far off or not finite where a map is smaller
+than the stride, or where some tap of the kernel meets none of its pixels; these, the last of
+networks on small images, cost next to nothing in float32. And depthwise convolutions with a stride
+or a large kernel are slow (`diascope.models.depthwise`).
+
+`python -m benchmarks.bf16` measures all three.
 """
 
 from __future__ import annotations
@@ -22,8 +28,8 @@ from diascope.models.depthwise import is_depthwise
 Pair = int | Sequence[int]
 
 
-class KeptInFloat32(TorchFunctionMode):
-    """While it is entered, these convolutions are in float32 where autocast is on.
+class SoundConvolutions(TorchFunctionMode):
+    """While it is entered, convolutions are computed so, and leave autocast where float32 is due.
 
     Only those whose weights learn, of two dimensions, and called by Python.
     """
@@ -35,11 +41,9 @@ class KeptInFloat32(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call `func`, and outside of autocast where it is such a convolution."""
+        """Call `func`, or what stands for it."""
         kwargs = kwargs or {}
-        if func is torch.conv2d and torch.is_autocast_enabled("cpu"):
-            return _convolved(*args, **kwargs)
-        return func(*args, **kwargs)
+        return (_convolved if func is torch.conv2d else func)(*args, **kwargs)
 
 
 def _convolved(
@@ -53,7 +57,10 @@ def _convolved(
 ) -> Tensor:
     """Return the convolution of maps (B, Ci, h, w), or (Ci, h, w)."""
     learns = torch.is_grad_enabled() and weight.requires_grad and input.device.type == "cpu"
-    kept = learns and (
+    if learns and _skips(weight, stride, padding):
+        input, stride = _every(input, *_each(stride)), 1
+    kept = learns and torch.is_autocast_enabled("cpu")
+    kept = kept and (
         _is_narrow(input, weight, stride, padding, dilation) or _is_slow(weight, stride, groups)
     )
     if not kept:
@@ -61,6 +68,17 @@ def _convolved(
     with torch.autocast("cpu", enabled=False):
         x = input.to(weight.dtype)
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _every(maps: Tensor, down: int, across: int) -> Tensor:
+    return maps[..., ::down, ::across]
+
+
+def _skips(weight: Tensor, stride: Pair, padding: Pair | str) -> bool:
+    """Tell whether a convolution reads single pixels, and not all of them."""
+    if max(weight.shape[2:]) > 1 or max(_each(stride)) == 1:
+        return False
+    return padding == "valid" or not (isinstance(padding, str) or any(_each(padding)))
 
 
 def _is_narrow(
@@ -80,8 +98,12 @@ def _is_narrow(
 
 
 def _is_slow(weight: Tensor, stride: Pair, groups: int) -> bool:
-    large = max(weight.shape[2:]) > 3 or max(_of(stride, 0), _of(stride, 1)) > 1
+    large = max(weight.shape[2:]) > 3 or max(_each(stride)) > 1
     return large and is_depthwise(weight, groups)
+
+
+def _each(pair: Pair) -> tuple[int, int]:
+    return _of(pair, 0), _of(pair, 1)
 
 
 def _of(pair: Pair, n: int) -> int:

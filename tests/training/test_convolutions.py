@@ -1,4 +1,4 @@
-"""Convolutions of small maps, in float32 where bfloat16's gradients of weights are wrong."""
+"""Convolutions in training: past kernels whose gradients of weights are wrong."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from diascope.objectives import Standard
-from diascope.training import TrainingConfig, fit
-from diascope.training.kept import KeptInFloat32, _all_taps_meet
+from diascope.training import TrainingConfig, convolutions, fit
+from diascope.training.convolutions import SoundConvolutions, _all_taps_meet
 
 from .toy import toy_pixels
 
@@ -29,7 +29,7 @@ WIDE = [(2, 3, 1, 1, 1), (4, 3, 2, 1, 1), (7, 7, 2, 3, 1), (1, 1, 1, 0, 1), (3, 
 def low(narrow: bool = True):
     """Autocast to bfloat16, as training enters it."""
     cast = torch.autocast("cpu", torch.bfloat16)
-    return (cast, KeptInFloat32()) if narrow else (cast, torch.enable_grad())
+    return (cast, SoundConvolutions()) if narrow else (cast, torch.enable_grad())
 
 
 def convolved(x, conv, **options):
@@ -65,8 +65,33 @@ def test_what_does_not_learn_is_left_to_autocast():
         assert convolved(x, conv).dtype == torch.bfloat16
     conv.requires_grad_(False)
     assert convolved(x.requires_grad_(), conv).dtype == torch.bfloat16
-    with KeptInFloat32():  # no autocast: nothing to keep from it
+    with SoundConvolutions():  # no autocast: nothing to keep from it
         assert conv.double()(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("stride", [2, 3, (2, 1), (1, 3), (2,)])
+@pytest.mark.parametrize("options", [{}, {"padding": "valid"}, {"groups": 2}, {"padding": 1}])
+@pytest.mark.parametrize("shape", [(2, 4, 7, 8), (4, 9, 6), (2, 4, 1, 1)])
+def test_a_1x1_convolution_with_a_stride_is_the_same_without(shape, options, stride, monkeypatch):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    conv, strides = nn.Conv2d(4, 6, 1, stride, **options).double(), []
+    true = conv(x)
+    real = torch.conv2d
+
+    def seen(*args):
+        strides.append(args[3])
+        return real(*args)
+
+    monkeypatch.setattr(convolutions.torch, "conv2d", seen)
+    out = convolutions._convolved(x, conv.weight, conv.bias, stride, conv.padding, 1, conv.groups)
+    assert strides == [stride if conv.padding == (1, 1) else 1]
+    inputs = (x, conv.weight, conv.bias)
+    for found, expected in zip(
+        (out, *torch.autograd.grad(out.square().sum(), inputs)),
+        (true, *torch.autograd.grad(true.square().sum(), inputs)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_every_way_to_name_the_options_is_understood():
