@@ -20,7 +20,7 @@ AMX, AVX512_BF16 = "_is_amx_tile_supported", "_is_avx512_bf16_supported"
     ("units", "gains", "precision"),
     [
         ((), False, "32-true"),
-        ((AVX512_BF16,), True, "32-true"),  # the gradients of weights cannot be relied on there
+        ((AVX512_BF16,), True, "bf16-mixed"),
         ((AMX, AVX512_BF16), True, "bf16-mixed"),
     ],
 )

@@ -37,12 +37,8 @@ def gains_from_bf16(device: torch.device) -> bool:
 def best_precision(device: torch.device) -> Precision:
     """Return the mixed precision that training on `device` gains from.
 
-    On a CPU with AVX-512 BF16 and no AMX that is float32, though bfloat16 would be faster: torch
-    2.15's gradients of weights are wrong there for narrow maps, which training leaves in float32
-    (`diascope.training.kept`), and memory was corrupted when thousands of shapes were tried.
+    Some convolutions are left out of it on CPUs (`diascope.training.convolutions`).
     """
-    if device.type == "cpu" and not _has("_is_amx_tile_supported"):
-        return "32-true"
     return "bf16-mixed" if gains_from_bf16(device) else "32-true"
 
 
