@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -92,6 +95,23 @@ def test_a_1x1_convolution_with_a_stride_is_the_same_without(shape, options, str
         strict=True,
     ):
         torch.testing.assert_close(found, expected)
+
+
+def test_what_ends_a_process_in_torch_is_trained_through():
+    """Without the mode this ended in a segmentation fault on two threads of an AMD EPYC."""
+    script = """
+import torch
+from diascope.training.convolutions import SoundConvolutions
+torch.set_num_threads(2)
+x = torch.randn(7, 8, 14, 14).contiguous(memory_format=torch.channels_last)
+weight = torch.randn(8, 8, 1, 1, requires_grad=True)
+with SoundConvolutions():
+    for _ in range(300):
+        torch.autograd.grad(torch.conv2d(x, weight, stride=2).sum(), weight)
+        held = [torch.rand(64 << i) for i in range(8)]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_way_to_name_the_options_is_understood():

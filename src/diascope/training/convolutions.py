@@ -10,7 +10,7 @@ than the stride, or where some tap of the kernel meets none of its pixels; these
 networks on small images, cost next to nothing in float32. And depthwise convolutions with a stride
 or a large kernel are slow (`diascope.models.depthwise`).
 
-`python -m benchmarks.bf16` measures all three.
+`python -m benchmarks.bf16` measures the second and the third.
 """
 
 from __future__ import annotations
