@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             told = f"{gain['median']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]"
             print(f"{kind}, {where}: float32 takes {told} times as long as bf16")
     if every:
-        print(f"{len(every)} convolutions; wrong, or never ended, in bf16:")
+        print(f"{len(every)} convolutions; in bf16 these are wrong, or end their process:")
     for what, where in sorted(wrong.items()):
         sides = sorted({(shape.side, shape.kernel) for shape in where})
         print(f"{what}: {len(where)}, at (side, (kernel, stride)): {sides}")

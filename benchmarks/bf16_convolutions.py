@@ -8,7 +8,7 @@ asked to, and ends the process then, too:
     LD_PRELOAD=libc_malloc_debug.so.0 GLIBC_TUNABLES=glibc.malloc.check=3 python -m benchmarks.bf16
 
 The gradient of the weights is asked for twice: as torch computes it in bfloat16, and "in training",
-which computes narrow maps in float32 (`diascope.training.convolutions`).
+which goes past some kernels (`diascope.training.convolutions`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -37,6 +39,7 @@ FORWARD, INPUT, WEIGHT, TRAINING = PARTS = (
     "weight gradient",
     "weight gradient in training",
 )
+MOST_SECONDS = 120.0  # of a process; some take one
 ENDED = "{}: ended its process"
 _OF_THE_SCRIPT = ("benchmarks.inputs", "diascope.attacks")  # what each process else imports anew
 
@@ -83,15 +86,20 @@ def apart(function: Callable[..., Any], *args: Any) -> Any:
     process = context.Process(target=_tell, args=(sender, function, args))
     process.start()
     sender.close()
+    found = None
     try:
-        found = receiver.recv()
-    except EOFError:
-        found = None
+        if receiver.poll(MOST_SECONDS):
+            found = receiver.recv()
+        else:
+            process.kill()
+    except (EOFError, OSError):  # it ended before it had told all
+        pass
     process.join()
     return found if process.exitcode == 0 else None
 
 
 def _tell(sender: Connection, function: Callable[..., Any], args: Sequence[Any]) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the C library says as it ends the process
     sender.send(function(*args))
 
@@ -135,8 +143,9 @@ def answer(part: str, shape: Shape, kind: torch.dtype, device: torch.device, see
     x = x.to(device, kind, memory_format=layout).requires_grad_(part == INPUT)
     weight = weight.to(device, stored, memory_format=layout).requires_grad_(part != INPUT)
     low = part == TRAINING and kind == torch.bfloat16
+    sound = SoundConvolutions() if part == TRAINING else nullcontext()
     poison(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=low), SoundConvolutions():
+    with torch.autocast(device.type, torch.bfloat16, enabled=low), sound:
         y = F.conv2d(x, weight, None, stride, width // 2, groups=groups)
     if part == FORWARD:
         return y.detach()

@@ -33,6 +33,7 @@ from benchmarks import (
 
 from diascope.attacks import Threat
 from diascope.attacks.base import verdict
+from diascope.training import convolutions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -85,6 +86,15 @@ def test_a_convolution_is_tried_apart_and_one_that_ends_its_process_told_so():
     assert told[fine] == []
     assert told[fine._replace(batch=-1)][0].startswith("refused: ")
     assert bf16_convolutions.apart(os.abort) is None
+
+
+def test_only_in_training_are_kernels_gone_past(monkeypatch):
+    shape = bf16_convolutions.Shape((4, 4), 4, (1, 2), 2, True, False)
+    gone, every = [], convolutions._every
+    monkeypatch.setattr(convolutions, "_every", lambda *args: gone.append(args) or every(*args))
+    for part in bf16_convolutions.PARTS:
+        bf16_convolutions.answer(part, shape, torch.bfloat16, torch.device("cpu"), 0)
+        assert bool(gone) == (part == bf16_convolutions.TRAINING)
 
 
 @pytest.mark.parametrize("name", peers.PACKAGES)

@@ -146,18 +146,26 @@ def test_right_and_wrong_are_told_by_sign_and_word():
     assert "first broken at eps 0.5" in text
 
 
-def test_a_picture_broken_where_the_curve_stands_is_told_with_both():
+@pytest.mark.parametrize(
+    ("minimal", "said"),
+    [
+        (math.inf, "not broken up to eps 2 on the curve; by the attack alone at 0.5"),
+        (1.0, "first broken at eps 1 on the curve; by the attack alone at 0.5"),
+        (0.5, "first broken at eps 0.5"),
+    ],
+)
+def test_a_picture_broken_where_the_curve_stands_is_told_with_both(minimal, said):
     results = make_results(cases=1)
     (case,) = results.cases
     unlike = next(a for view in case.views for a in view.attacked if a.prediction != case.label)
     views = [
-        replace(view, minimal_epsilon=math.inf, attacked=[replace(unlike, eps=0.5)])
+        replace(view, minimal_epsilon=minimal, attacked=[replace(unlike, eps=0.5)])
         for view in case.views
     ]
-    text = " ".join(
-        "".join(parsed(replace(results, cases=[replace(case, views=views)])).text).split()
-    )
-    assert "not broken up to eps 2 on the curve; by the attack alone at 0.5" in text
+    page = parsed(replace(results, cases=[replace(case, views=views)]))
+    text = " ".join("".join(page.text).split())
+    assert said in text
+    assert ("by the attack alone" in text) == (minimal > 0.5)
 
 
 def test_findings_come_gravest_first():

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from diascope.objectives import Standard
 from diascope.training import TrainingConfig, convolutions, fit
@@ -110,8 +111,25 @@ with SoundConvolutions():
         torch.autograd.grad(torch.conv2d(x, weight, stride=2).sum(), weight)
         held = [torch.rand(64 << i) for i in range(8)]
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_is_computed_again_in_the_backward_pass_is_computed_so_too(reentrant, monkeypatch):
+    conv, x = nn.Conv2d(4, 6, 1, 2), torch.randn(2, 4, 8, 8, requires_grad=True)
+    real, seen = convolutions._every, []
+    monkeypatch.setattr(convolutions, "_every", lambda *args: seen.append(args) or real(*args))
+    with SoundConvolutions():
+        out = checkpoint(conv, x, use_reentrant=reentrant)
+        out.square().sum().backward()
+    assert len(seen) == (1 if reentrant else 2)  # without a graph at first, where it is reentrant
+    found = conv.weight.grad.clone()
+    conv.zero_grad()
+    conv(x).square().sum().backward()
+    torch.testing.assert_close(found, conv.weight.grad)
 
 
 def test_every_way_to_name_the_options_is_understood():

@@ -31,7 +31,8 @@ Pair = int | Sequence[int]
 class SoundConvolutions(TorchFunctionMode):
     """While it is entered, convolutions are computed so, and leave autocast where float32 is due.
 
-    Only those whose weights learn, of two dimensions, and called by Python.
+    Only those whose weights learn, of two dimensions, and called by Python; and as well in a
+    backward pass, where what was not kept is computed again (`torch.utils.checkpoint`).
     """
 
     def __torch_function__(
@@ -43,7 +44,24 @@ class SoundConvolutions(TorchFunctionMode):
     ) -> Any:
         """Call `func`, or what stands for it."""
         kwargs = kwargs or {}
+        if func is Tensor.backward and len(args) == 1 and not any(kwargs.values()):
+            with self:  # which is off while this is run
+                return _descended(*args)
         return (_convolved if func is torch.conv2d else func)(*args, **kwargs)
+
+
+def _descended(loss: Tensor) -> None:
+    """Add the gradients of a loss, as `loss.backward()`, which no mode would be on within."""
+    engine = torch.autograd.Variable._execution_engine
+    engine.run_backward(  # type: ignore[no-untyped-call, unused-ignore]
+        (loss,),
+        (torch.ones_like(loss),),
+        False,
+        False,
+        (),
+        allow_unreachable=True,
+        accumulate_grad=True,
+    )
 
 
 def _convolved(

@@ -159,8 +159,9 @@ class Loop:
         seed, steps = self.config.seed, len(self.batches)
         objective = at_step(self.objective, self.config.epsilon, self.epoch, self.step, steps, seed)
         later = not last and not self.team.alone
-        with self.fabric.no_backward_sync(self.model) if later else nullcontext():
-            with self.fabric.autocast(), self._arithmetic():
+        alone = self.fabric.no_backward_sync(self.model) if later else nullcontext()
+        with alone, self._arithmetic():
+            with self.fabric.autocast():
                 loss = with_clock(objective, self.clock)(
                     self.model,
                     batch.x,
