@@ -3,7 +3,8 @@
 For every attack that is timed, on the same images, labels, epsilons, steps and step sizes, on a
 standard and a robust model. Every image that anyone gives back is judged by one judge: the model
 itself, in float32, in eval mode (`diascope.attacks.base.verdict`, which our curve asks too). `lead`
-compares our own curve with one that attacks in full at every epsilon, in 10 steps and in 40.
+compares our own curve with one that attacks in full at every epsilon, in 10 steps and in 40, and
+`fab` our FAB with gradients in bfloat16 and in float32.
 An image outside ball or pixel bounds counts as not attacked, and is counted. Where
 random starts decide over a few images a difference may be chance: `p` is the probability of so
 many more images broken by the peer alone, were both equally strong (the one-sided sign test).
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from benchmarks.record import append, circumstances, setting_lines, strength_lin
 from diascope.attacks import PGD, Threat, robustness_curve, scale_eps
 from diascope.attacks.base import verdict
 from diascope.attacks.trial import Warm
+from diascope.models.frozen import Arithmetic
 
 TOLERANCE = 0.5  # percentage points
+FAB_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the threat's epsilon
 WARMS: tuple[Warm, Warm] = ("lead", "verdict")
 Finding = dict[str, Any]
 
@@ -162,11 +166,37 @@ def _autoattack(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Fi
         yield _compared(name, eps, stands, theirs) | {"norm": norm, "peer_outside": outside}
 
 
+def _fab(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
+    """Our FAB with gradients in bfloat16 against the same in float32, by the distances found."""
+    from diascope.attacks import FAB
+
+    norm, eps = threat_of(net, args)
+    attack = FAB(norm=norm, eps=None, steps=QUICK["steps"] if args.quick else 100)
+    found: dict[Arithmetic, Tensor] = {}
+    for precision in ("bf16", "float32"):
+        generator = torch.Generator().manual_seed(args.seed)
+        distances = [
+            replace(attack, precision=precision).minimal(net.model, x, y, generator=generator)[1]
+            for x, y in zip(
+                *(torch.split(t, args.batch_size) for t in (bench.x, bench.labels(net))),
+                strict=True,
+            )
+        ]
+        found[precision] = torch.cat(distances).cpu()
+    for share in FAB_SHARES:
+        low, plain = found["bf16"] > share * eps, found["float32"] > share * eps
+        yield _compared("in float32", share * eps, low, plain) | {
+            "norm": norm,
+            "median_distance": {name: each.median().item() for name, each in found.items()},
+        }
+
+
 COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Finding]]] = {
     "pgd-l2-7": _pgd,
     "curve": _curve,
     "lead": _lead,
     "autoattack": _autoattack,
+    "fab": _fab,
 }
 
 
