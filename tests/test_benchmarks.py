@@ -97,6 +97,17 @@ def test_only_in_training_are_kernels_gone_past(monkeypatch):
         assert bool(gone) == (part == bf16_convolutions.TRAINING)
 
 
+def test_fab_is_held_against_itself_in_float32(tmp_path):
+    found = strength.main(["--quick", "--attacks", "fab", "--results", str(tmp_path)])
+    for kind in ("standard", "robust"):
+        rows = [each for each in found if each["model"] == kind]
+        assert len(rows) == len(strength.FAB_SHARES)
+        assert all(0 < each["median_distance"]["bf16"] < 1 for each in rows)
+        for name in ("accuracy", "peer_accuracy"):
+            stands = [each[name] for each in rows]
+            assert stands == sorted(stands, reverse=True)
+
+
 @pytest.mark.parametrize("name", peers.PACKAGES)
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.5), ("linf", 0.02)])
 def test_every_peer_attacks_within_the_ball(name, norm, eps):

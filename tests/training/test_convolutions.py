@@ -132,6 +132,19 @@ def test_what_is_computed_again_in_the_backward_pass_is_computed_so_too(reentran
     torch.testing.assert_close(found, conv.weight.grad)
 
 
+def test_any_other_backward_pass_is_torchs_own():
+    x = torch.ones(3, requires_grad=True)
+    with SoundConvolutions():
+        (2 * x).backward(torch.tensor([1.0, 2.0, 3.0]))
+        assert x.grad.tolist() == [2, 4, 6]
+        with pytest.raises(RuntimeError, match="scalar"):
+            (2 * x).backward()
+        loss = x.square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+    assert x.grad.tolist() == [6, 8, 10]
+
+
 def test_every_way_to_name_the_options_is_understood():
     weight, x = torch.randn(8, 4, 3, 3, requires_grad=True), torch.randn(2, 4, 2, 2)
     bias = torch.randn(8)

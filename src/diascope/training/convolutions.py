@@ -44,10 +44,16 @@ class SoundConvolutions(TorchFunctionMode):
     ) -> Any:
         """Call `func`, or what stands for it."""
         kwargs = kwargs or {}
-        if func is Tensor.backward and len(args) == 1 and not any(kwargs.values()):
+        if func is Tensor.backward and _is_plain(args, kwargs):
             with self:  # which is off while this is run
                 return _descended(*args)
         return (_convolved if func is torch.conv2d else func)(*args, **kwargs)
+
+
+def _is_plain(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a backward pass is that of one number, without options."""
+    options = [*args[1:], *kwargs.values()]
+    return args[0].numel() == 1 and all(each is None or each is False for each in options)
 
 
 def _descended(loss: Tensor) -> None:
