@@ -95,7 +95,13 @@ class AutoAttack:
             targeted=self.targeted,
             precision=self.precision,
         )
-        search = Square(norm=self.norm, eps=self.eps, queries=self.queries, targeted=self.targeted)
+        search = Square(
+            norm=self.norm,
+            eps=self.eps,
+            queries=self.queries,
+            targeted=self.targeted,
+            precision=self.precision,
+        )
         return cross_entropy, to_others, boundary, search
 
     def __call__(

@@ -68,12 +68,21 @@ class Stem:
         """Return the stem's maps (B, c, h, w), float32, of images (B, C, H, W)."""
         return self.convolved(self.taken(x), self.conv.padding)
 
-    def convolved(self, taken: Tensor, padding: Any = 0) -> Tensor:
-        """Return the maps of what the convolution takes in, with a padding of zeros."""
+    def change(self, change: Tensor) -> Tensor:
+        """Return how the maps (B, c, h, w) change with the images (B, C, H, W)."""
+        taken = (change * self.scale).contiguous(memory_format=torch.channels_last)
+        return self.convolved(taken, self.conv.padding, bias=None)
+
+    def convolved(self, taken: Tensor, padding: Any = 0, **others: Tensor | None) -> Tensor:
+        """Return the maps of what the convolution takes in, with a padding of zeros.
+
+        bias: another than its own.
+        """
         conv = self.conv
+        bias = others.get("bias", conv.bias)
         with torch.autocast(taken.device.type, enabled=False):
             return nn.functional.conv2d(
-                taken, conv.weight, conv.bias, conv.stride, padding, conv.dilation
+                taken, conv.weight, bias, conv.stride, padding, conv.dilation
             )
 
     def to_images(self, gradient: Tensor) -> Tensor:
