@@ -4,7 +4,7 @@ For every attack that is timed, on the same images, labels, epsilons, steps and 
 standard and a robust model. Every image that anyone gives back is judged by one judge: the model
 itself, in float32, in eval mode (`diascope.attacks.base.verdict`, which our curve asks too). `lead`
 compares our own curve with one that attacks in full at every epsilon, in 10 steps and in 40, and
-`fab` our FAB with gradients in bfloat16 and in float32.
+`fab` and `square` ours in bfloat16 with the same in float32.
 An image outside ball or pixel bounds counts as not attacked, and is counted. Where
 random starts decide over a few images a difference may be chance: `p` is the probability of so
 many more images broken by the peer alone, were both equally strong (the one-sided sign test).
@@ -191,12 +191,32 @@ def _fab(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
         }
 
 
+def _square(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
+    """Our Square with changes in bfloat16 against the same in float32."""
+    from diascope.attacks import Square
+
+    norm, eps = threat_of(net, args)
+    attack = Square(norm=norm, eps=eps, queries=QUICK["queries"] if args.quick else 5000)
+    stands: dict[Arithmetic, Tensor] = {}
+    for precision in ("bf16", "float32"):
+        run = replace(attack, precision=precision)
+        generator = torch.Generator().manual_seed(args.seed)
+
+        def ours(x: Tensor, y: Tensor, run: Square = run, g: Any = generator) -> Tensor:
+            return run(net.model, x, y, generator=g)
+
+        y, threat = bench.labels(net), Threat(norm, eps)
+        stands[precision], _ = _attacked(ours, bench.x, y, net, threat, args.batch_size)
+    yield _compared("in float32", eps, stands["bf16"], stands["float32"]) | {"norm": norm}
+
+
 COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Finding]]] = {
     "pgd-l2-7": _pgd,
     "curve": _curve,
     "lead": _lead,
     "autoattack": _autoattack,
     "fab": _fab,
+    "square": _square,
 }
 
 

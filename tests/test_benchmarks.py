@@ -108,6 +108,14 @@ def test_fab_is_held_against_itself_in_float32(tmp_path):
             assert stands == sorted(stands, reverse=True)
 
 
+def test_square_is_held_against_itself_in_float32(tmp_path):
+    options = ["--quick", "--attacks", "square", "--eps", "0.05", "--norm", "linf"]
+    found = strength.main([*options, "--results", str(tmp_path)])
+    assert [each["model"] for each in found] == ["standard", "robust"]
+    assert all(each["peer"] == "in float32" and each["eps"] == 0.05 for each in found)
+    assert all(0 <= each["accuracy"] <= each["clean_accuracy"] for each in found)
+
+
 @pytest.mark.parametrize("name", peers.PACKAGES)
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.5), ("linf", 0.02)])
 def test_every_peer_attacks_within_the_ball(name, norm, eps):

@@ -11,6 +11,8 @@ from torch import nn
 from diascope.attacks import PGD, Square, Threat, windows
 from diascope.attacks.base import NotFiniteWarning, verdict
 from diascope.attacks.losses import margin
+from diascope.models.changes import Changes
+from diascope.models.frozen import FrozenModel
 from diascope.randomness import Noise
 
 NORMS = ("linf", "l2", "l1")
@@ -52,7 +54,7 @@ def ten():
 def test_the_best_of_all_queries_is_returned_and_the_loss_never_falls(norm, ten):
     net, x, y = ten
     net, x, y = Recorder(net), x[:20], y[:20]
-    attack = Square(norm=norm, eps=EPS[norm] / 10, queries=80)
+    attack = Square(norm=norm, eps=EPS[norm] / 10, queries=80, precision="float32")
     attack.run(net, x, y)  # the first look at the model is over
     net.log.clear()
     found = attack.run(net, x, y, generator=seeded())
@@ -72,7 +74,7 @@ def test_the_best_of_all_queries_is_returned_and_the_loss_never_falls(norm, ten)
 def test_queries_are_counted_and_the_budget_is_kept(norm, ten):
     net, x, y = ten
     recorder = Recorder(net)
-    attack = Square(norm=norm, eps=EPS[norm], queries=40, restarts=2)
+    attack = Square(norm=norm, eps=EPS[norm], queries=40, restarts=2, precision="float32")
     attack.run(recorder, x, y)
     recorder.log.clear()
     found = attack.run(recorder, x, y, generator=seeded())
@@ -122,6 +124,59 @@ def test_l1_is_worth_its_queries(ten):
     ]
     assert left[0] > left[1] + 5
     assert left[1] > left[2]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_in_bfloat16_it_is_as_strong_as_in_float32(norm, ten):
+    net, x, y = ten
+    low, plain = (
+        Square(norm=norm, eps=EPS[norm], queries=300, precision=precision).run(
+            net, x, y, generator=seeded()
+        )
+        for precision in ("bf16", "float32")
+    )
+    assert abs(int(low.broken.sum()) - int(plain.broken.sum())) <= 4
+    assert torch.equal(low.broken, verdict(net, low.x_adv, y))
+    assert (Threat(norm, 1.0).size(low.x_adv - x) <= EPS[norm] * (1 + 1e-5)).all()
+    both = ~low.broken & ~plain.broken
+    assert both.sum() > 20
+    found, true = (margin(net(each.x_adv[both]), y[both]) for each in (low, plain))
+    torch.testing.assert_close(found.mean(), true.mean(), atol=0.05, rtol=0.05)
+
+
+def test_in_bfloat16_almost_nothing_is_asked_in_float32(ten, monkeypatch):
+    net, x, y = ten
+    asked, changed = [], []
+    for owner, name, seen in ((FrozenModel, "forward", asked), (Changes, "__call__", changed)):
+        old = getattr(owner, name)
+
+        def new(self, x, *others, old=old, seen=seen):
+            if len(x) > 8:  # beside trials
+                seen.append(len(x))
+            return old(self, x, *others)
+
+        monkeypatch.setattr(owner, name, new)
+    Square(norm="linf", eps=0.02, queries=256, precision="bf16")(net, x, y)
+    assert len(changed) == 255  # all but the first
+    assert len(asked) < 255 // 8
+
+
+@pytest.mark.parametrize("queries", [40, 64, 100])
+def test_what_the_changes_make_up_is_found_out(queries, ten, monkeypatch):
+    net, x, y = ten[0], ten[1][:30], ten[2][:30]
+    honest, asked = Changes.__call__, iter(range(1, 10_000))
+
+    def boastful(self, x, near):
+        logits = honest(self, x, near)  # of another class, a little more with each query
+        return logits + next(asked) * torch.nn.functional.one_hot((logits.argmax(1) + 1) % 10, 10)
+
+    attack = Square(norm="linf", eps=0.05, queries=queries, precision="bf16")
+    start = Square(norm="linf", eps=0.05, queries=1).run(net, x, y, generator=seeded())
+    monkeypatch.setattr(Changes, "__call__", boastful)
+    found = attack.run(net, x, y, generator=seeded())
+    assert torch.equal(found.broken, verdict(net, found.x_adv, y))
+    before, after = (margin(net(each.x_adv), y) for each in (start, found))
+    assert (after >= before - 1e-5)[~found.broken].all()
 
 
 def test_needs_no_gradient():

@@ -187,7 +187,7 @@ class _Search:
         noise: Noise,
         restart: int,
         judge: Judge,
-        changes: Changes | None,
+        changes: Changes | None = None,
     ) -> None:
         self.attack, self.net, self.noise, self.judge = attack, net, noise, judge
         self.changes = changes

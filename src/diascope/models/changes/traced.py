@@ -13,6 +13,8 @@ from diascope.models.changes.rules import Function, NoRuleError
 from diascope.models.changes.steps import Entry, Slot, Steps
 from diascope.models.changes.tape import Tape
 
+_POOL = "max_pool2d"
+
 
 class _Traced(Tensor):
     """Maps (B, ...) whose operations go through `_made`."""
@@ -53,7 +55,7 @@ class Known(_Traced):
         if rule != "curved":
             return cls._wrapped(func(*args, **kwargs), tape, begins)
         taken = tuple(z.clone() for z in maps)
-        if maps[0].begins and name == "max_pool2d":
+        if maps[0].begins and name == _POOL:
             tape.pooled, taken = True, ()
             tape.entries.clear()
         made, count = func(*args, **kwargs), len(maps[0])
@@ -101,21 +103,21 @@ class Change(_Traced):
         if rule == "asked" and not isinstance(made := func(*args, **kwargs), Tensor):
             return made
         over = first if rules.in_place(name, args, kwargs) else None
+        if whole and name != _POOL and rule in ("weighed", "sum", "curved"):
+            raise NoRuleError(f"{name} before {_POOL}")
         if whole and rule == "rectifier":
             return cls.of(first, steps, first.slot, True, rectified=True)
-        if whole and name == "max_pool2d":
+        if whole and name == _POOL:
             known = _next(steps, [])
             func, args, kwargs = rules.pooled, (func, args, kwargs, known, rectified), {}
             whole = False
-        elif whole or rule in ("asked", "linear"):
-            pass
         elif rule == "sum":
             args = rules.summands(name, args, lambda each: isinstance(each, Change))
         elif rule == "weighed":
             args, kwargs = rules.unbiased(name, args, kwargs)
         elif rule == "rectifier":
             func, args, kwargs = rules.rectified, (first, _next(steps, maps), over), {}
-        else:
+        elif rule == "curved":
             known = _next(steps, maps)
             func, args, kwargs = rules.difference, (func, args, kwargs, maps, known, over), {}
         return steps.do(
