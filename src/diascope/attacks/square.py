@@ -245,18 +245,21 @@ class _Search:
     def _try(self, state: _State, where: Tensor | None, values: Tensor, query: int) -> None:
         """Ask about the points with `values` at the places `where`, and keep the better ones."""
         if where is None:
-            better = self._ask(state, values, query)
+            better = self._ask(state, values, query, where)
             state.at = torch.where(better.view(-1, 1, 1, 1), values, state.at)
             return
         flat = state.at.view(len(values), -1)
         old = flat.gather(1, where)
         flat.scatter_(1, where, values)
-        better = self._ask(state, state.at, query)
+        better = self._ask(state, state.at, query, where)
         flat.scatter_(1, where, torch.where(better[:, None], values, old))
 
-    def _ask(self, state: _State, point: Tensor, query: int) -> Tensor:
-        """Ask the model; return where `point` is broken or of a higher loss than before, (B,)."""
-        logits = self._logits(point.permute(0, 3, 1, 2), state.y)
+    def _ask(self, state: _State, point: Tensor, query: int, where: Tensor | None = None) -> Tensor:
+        """Ask the model; return where `point` is broken or of a higher loss than before, (B,).
+
+        where: the places where alone it is another than before.
+        """
+        logits = self._logits(point.permute(0, 3, 1, 2), state.y, where)
         value = self.loss(logits, state.y).to(state.value.dtype).nan_to_num(nan=-torch.inf)
         broken, finite = broken_and_finite(logits, state.y, targeted=self.attack.targeted)
         higher = (broken & ~state.hit) | ((broken == state.hit) & (value > state.value))
@@ -265,15 +268,17 @@ class _Search:
         state.rough = state.rough | better
         state.queries = torch.where(state.broken, state.queries, query)
         state.finite = state.finite & finite
+        if self.known is not None:
+            self.known.moved(better.nonzero()[:, 0])
         state.hit = state.hit | (better & broken)
         state.broken = state.broken | (better & broken)
         return better
 
-    def _logits(self, x: Tensor, y: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, y: Tensor, where: Tensor | None) -> Tensor:
         """Return the logits of points x (B, C, H, W); in float32 where they are broken."""
         if self.known is None or self.changes is None:
             return self.net(x)  # type: ignore[no-any-return]
-        logits = self.changes(x, self.known)
+        logits = self.changes(x, self.known, where)
         broken, _ = broken_and_finite(logits, y, targeted=self.attack.targeted)
         rows = broken.nonzero()[:, 0]
         if len(rows):
@@ -293,6 +298,7 @@ class _Search:
         gained = (new >= old) | state.hit[rows]
         before.put(rows[gained], found.take(gained))
         state.at[rows[~gained]] = before.x[rows[~gained]].permute(0, 2, 3, 1)
+        before.returned(rows)
         state.value[rows] = torch.where(gained, new, old).to(state.value.dtype)
         state.rough[rows] = False
 

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from diascope.hardware import out_of_memory
+from diascope.models.changes.around import Around, Patch, around_of
 from diascope.models.changes.rules import NoRuleError
 from diascope.models.changes.steps import Steps
 from diascope.models.changes.tape import Tape
 from diascope.models.changes.traced import Change, Known
 from diascope.models.folding import shallow_copy
 from diascope.models.frozen import FrozenModel, frozen
-from diascope.models.stem import WORTH, Rest, Stem, stem_apart
+from diascope.models.stem import WORTH, Rest, Stem, near, stem_apart
 
 MOST_MEMORY = 2 << 30  # bytes of maps that are kept
 _AMISS = 0.05  # share of a change of the logits, less their mean, that may be amiss in the trial
 
 
 class Points:
-    """Points (B, C, H, W), their logits (B, K) in float32, and what is kept of their maps."""
+    """Points (B, C, H, W), their logits (B, K) in float32, and what is kept of their maps.
 
-    def __init__(self, x: Tensor, logits: Tensor, tape: Tape) -> None:
-        self.x, self.logits, self.tape = x, logits, tape
+    drift: in a net that begins with a pooling, by how much the pooled maps of where the images are
+    by now are others, (B, h, w, c) in bfloat16.
+    """
+
+    def __init__(self, x: Tensor, logits: Tensor, tape: Tape, drift: Tensor | None = None) -> None:
+        self.x, self.logits, self.tape, self.drift = x, logits, tape, drift
+        self._asked: Tensor | None = None  # the drift of what was last asked about
+        if tape.pooled and drift is None:
+            pooled = tape.entries[0][0].permute(0, 2, 3, 1)
+            self.drift = torch.zeros_like(pooled, dtype=torch.bfloat16)
 
     def take(self, rows: Tensor) -> Points:
         """Return some of them."""
-        return Points(self.x[rows], self.logits[rows], self.tape.take(rows))
+        drift = None if self.drift is None else self.drift[rows]
+        return Points(self.x[rows], self.logits[rows], self.tape.take(rows), drift)
 
     def put(self, rows: Tensor, new: Points) -> None:
         """Write others in the places `rows`."""
         self.x[rows], self.logits[rows] = new.x, new.logits
         self.tape.put(rows, new.tape)
+
+    def moved(self, rows: Tensor) -> None:
+        """Note that some images have moved to where they were last asked about."""
+        if self.drift is not None and self._asked is not None:
+            self.drift[rows] = self._asked[rows]
+
+    def returned(self, rows: Tensor) -> None:
+        """Note that some images are at the points themselves."""
+        if self.drift is not None:
+            self.drift[rows] = 0
+
+    def drifted(self, patch: Patch) -> Tensor:
+        """Return the drift of images of which, since they have moved, a patch is another."""
+        assert self.drift is not None
+        drift = self.drift.clone()
+        pooled = self.tape.entries[0][0].permute(0, 2, 3, 1)
+        drift[patch.where] = (patch.values - pooled[patch.where]).bfloat16()
+        return drift
+
+    def asked(self, drift: Tensor) -> None:
+        """Note the drift of what is asked about."""
+        self._asked = drift
 
 
 class Changes:
@@ -44,8 +78,9 @@ class Changes:
         assert isinstance(low.body, nn.Module)
         self.stem = stem
         self.rest = Rest(low, shallow_copy(low.body), stem.nothing, low=False)
-        self._kind: tuple[object, ...] = ()  # of the maps that went through the steps
-        self._steps: Steps
+        self.around: Around | None = None
+        self._steps: Steps | None = None
+        self._size = torch.Size()  # of the images whose changes went through the steps
 
     @torch.no_grad()
     def known(self, x: Tensor) -> Points:
@@ -55,20 +90,41 @@ class Changes:
         return Points(x.clone(), logits.as_subclass(Tensor), tape)
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, near: Points) -> Tensor:
-        """Return the logits (B, K), float32, of points x (B, C, H, W) near others."""
-        pooled = near.tape.pooled
-        maps = self.stem.maps(x) if pooled else self.stem.change(x - near.x).bfloat16()
-        kind = (maps.shape, maps.stride())
-        if kind == self._kind:
-            return near.logits + self._steps.again(near.tape, maps)
-        steps = Steps(near.tape, maps)
-        change = self.rest(Change.of(maps, steps, whole=pooled))
-        if not isinstance(change, Change) or steps.met != len(near.tape.entries):
+    def __call__(self, x: Tensor, near: Points, where: Tensor | None = None) -> Tensor:
+        """Return the logits (B, K), float32, of points x (B, C, H, W) near others.
+
+        where: (B, n), the places of a square in images (H, W, C) laid flat, where alone they are
+        others than where the images have moved to; then x must be channels last.
+        """
+        if self._steps is None or self._size != x.shape:
+            self._steps, self._size = self.steps(x, near)[1], x.shape
+        first = self._first(x, near, where, self._steps)
+        return near.logits + self._steps.again(near.tape, first)
+
+    def _first(self, x: Tensor, near: Points, where: Tensor | None, steps: Steps) -> Tensor:
+        """Return the change that the steps begin with."""
+        if steps.before is None:
+            return self.stem.change(x - near.x).bfloat16()
+        patch = None
+        if self.around is not None and where is not None:
+            patch = self.around.pooled(x, where)
+        if patch is None:
+            drift = steps.before.again(near.tape, self.stem.maps(x)).permute(0, 2, 3, 1)
+        else:
+            drift = near.drifted(patch)
+        near.asked(drift)
+        return drift.clone().permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def steps(self, x: Tensor, near: Points) -> tuple[Tensor, Steps]:
+        """Return what the net's own code makes of the changes (B, K), and the steps of it."""
+        whole = near.tape.pooled
+        maps = self.stem.maps(x) if whole else self.stem.change(x - near.x).bfloat16()
+        change = self.rest(Change.of(maps, Steps(near.tape, maps), whole=whole))
+        if not isinstance(change, Change) or change.steps.met != len(near.tape.entries):
             raise NoRuleError("other operations than when the maps were kept")
-        steps.end(change.slot)
-        self._kind, self._steps = kind, steps
-        return near.logits + change.as_subclass(Tensor)
+        change.steps.end(change.slot)
+        return change.as_subclass(Tensor), change.steps
 
 
 def changes_of(net: FrozenModel, x: Tensor, passes: float, *, gain: bool = True) -> Changes | None:
@@ -96,24 +152,57 @@ def changes_of(net: FrozenModel, x: Tensor, passes: float, *, gain: bool = True)
 
 @torch.no_grad()
 def _fits(changes: Changes, net: FrozenModel, x: Tensor, gain: bool) -> bool:
-    """Tell whether patches of all sizes change the logits of an image as they are said to."""
-    point, side = changes.known(x[:1]), min(x.shape[2:])
-    if point.tape.nbytes * len(x) > MOST_MEMORY:
+    """Tell whether squares of all sizes change the logits of an image as they are said to."""
+    point = changes.known(x[:1])
+    if point.tape.nbytes * len(x) > MOST_MEMORY or (gain and not point.tape.is_rectified):
         return False
-    if gain and not point.tape.is_rectified:
-        return False
-    generator, patches = torch.Generator().manual_seed(0), []
-    while side := side // 2:
-        patch = torch.zeros_like(x[:1])
-        drawn = torch.randn(patch[:, :, :side, :side].shape, generator=generator)
-        patch[:, :, side : 2 * side, side : 2 * side] = 0.02 * drawn.sign()
-        patches.append(patch)
-    moved = x[:1] + torch.cat(patches)
-    point = point.take(torch.zeros(len(moved), dtype=torch.int64))
+    sides = [min(x.shape[2:]) >> n for n in range(1, 1 + int(math.log2(min(x.shape[2:]))))]
+    moved, point = _moved(point, [(side, side, side) for side in sides])
+    code, steps = changes.steps(moved, point)
     found, true = changes(moved, point) - point.logits, net(moved) - point.logits
-    if not torch.equal(changes(moved, point) - point.logits, found):  # by the steps alone
+    if not torch.equal(found, (point.logits + code) - point.logits):
         return False
     if true.shape[1] > 1:
         found, true = (each - each.mean(1, keepdim=True) for each in (found, true))
     amiss, most = (found - true).norm(dim=1), _AMISS * true.norm(dim=1)
-    return bool((amiss <= most + 1e-5 * point.logits.norm(dim=1)).all())
+    if not (amiss <= most + 1e-5 * point.logits.norm(dim=1)).all():
+        return False
+    changes.around = _around(changes, steps, changes.known(x[:1]))
+    return True
+
+
+def _around(changes: Changes, steps: Steps, point: Points) -> Around | None:
+    """Return what computes squares of the stem's pooled maps, if it gives those of a point."""
+    before = steps.before
+    around = None if before is None else around_of(changes.stem, before.steps[-1])
+    side, (high, wide) = 2, point.x.shape[2:]
+    if before is None or around is None or min(high, wide) < side:
+        return None
+    places = [(0, 0), (high - side, wide - side), (high // 2, wide // 3), (high // 3, 0)]
+    moved, point = _moved(point, [(*place, side) for place in places])
+    square = _places(torch.tensor(places), side, moved.shape)
+    patch = around.pooled(moved.contiguous(memory_format=torch.channels_last), square)
+    if patch is None:
+        return None
+    drift = before.again(point.tape, changes.stem.maps(moved)).permute(0, 2, 3, 1)
+    return around if near(point.drifted(patch).float(), drift.float(), _AMISS) else None
+
+
+def _moved(point: Points, squares: list[tuple[int, int, int]]) -> tuple[Tensor, Points]:
+    """Return images (n, C, H, W) a square of which, of such a top, left and side, is another, and
+    the point as often.
+    """
+    generator = torch.Generator().manual_seed(0)
+    moved = point.x.repeat(len(squares), 1, 1, 1)
+    for image, (top, left, side) in zip(moved, squares, strict=True):
+        square = image[:, top : top + side, left : left + side]
+        square += 0.02 * torch.randn(square.shape, generator=generator).sign()
+    return moved, point.take(torch.zeros(len(moved), dtype=torch.int64))
+
+
+def _places(corner: Tensor, side: int, shape: torch.Size) -> Tensor:
+    """Return the places of squares with these corners (B, 2) in images laid flat, (B, n)."""
+    channels, wide, steps = shape[1], shape[3], torch.arange(side)
+    square = (steps[:, None] * wide + steps)[..., None] * channels + torch.arange(channels)
+    first = (corner[:, 0] * wide + corner[:, 1]) * channels
+    return first[:, None] + square.flatten()

@@ -44,11 +44,12 @@ class Steps:
     """What was done to the change of maps, step by step, each an operation of torch or a rule.
 
     tape: what is known of the net, and met: how many of its entries were met. maps: the change, the
-    first tensor on the way.
+    first tensor on the way. before: other steps that gave it.
     """
 
-    def __init__(self, tape: Tape, maps: Tensor) -> None:
-        self.tape, self.met = tape, 0
+    def __init__(self, tape: Tape, maps: Tensor, before: Steps | None = None) -> None:
+        self.tape, self.before = tape, before
+        self.met: int = 0 if before is None else before.met
         self.steps: list[Step] = []
         self._device = maps.device.type
         self._tensors, self._numbers = [maps], {id(maps): 0}

@@ -120,12 +120,14 @@ class Change(_Traced):
         elif rule == "curved":
             known = _next(steps, maps)
             func, args, kwargs = rules.difference, (func, args, kwargs, maps, known, over), {}
-        return steps.do(
-            func,
-            _with_slots(args),
-            _with_slots(kwargs),
-            lambda made, slot: cls.of(made, steps, slot, whole, rectified),
-        )
+
+        def wrap(made: Tensor, slot: int) -> Change:
+            if first.whole and not whole:  # the pooling: here the change itself begins
+                steps.end(slot)
+                return cls.of(made, Steps(steps.tape, made, before=steps))
+            return cls.of(made, steps, slot, whole, rectified)
+
+        return steps.do(func, _with_slots(args), _with_slots(kwargs), wrap)
 
 
 def _next(steps: Steps, changes: list[Any]) -> Entry:
