@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from diascope.models.changes import Changes, Points, changes_of, points
 from diascope.models.frozen import frozen
-from diascope.models.stem import WORTH
 
 HIGH, WIDE = 61, 68
 
@@ -47,7 +46,7 @@ STEMS = {
 
 def followed(model: nn.Module, x: Tensor) -> tuple[Changes, Points]:
     with frozen(model, x, precision="float32") as net:
-        changes = changes_of(net, x, WORTH, gain=False)
+        changes = changes_of(net, x, 10_000, gain=False)
     assert changes is not None
     return changes, changes.known(x)
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from diascope.models import create_model
 from diascope.models.changes import Changes, Points, changes_of, points
+from diascope.models.changes.points import TRIAL
 from diascope.models.frozen import frozen
 from diascope.models.stem import WORTH, stem_apart
 
 X = images(4, side=24)
+ENOUGH = WORTH + 4 * TRIAL
 
 
 class Around(nn.Module):
@@ -105,7 +107,7 @@ def amiss(found: Tensor, true: Tensor) -> float:
 
 def followed(model: nn.Module, x: Tensor = X) -> tuple[Changes, Points, nn.Module]:
     with frozen(model, x, precision="float32") as net:
-        changes = changes_of(net, x, WORTH, gain=False)
+        changes = changes_of(net, x, ENOUGH, gain=False)
         assert changes is not None
         return changes, changes.known(x), net
 
@@ -213,7 +215,7 @@ def test_what_cannot_be_followed_is_not(name):
     net = Around(NO_RULE[name]).eval()
     with frozen(net, X, precision="float32") as body:
         assert stem_apart(body, X) is not None or name == "dropout at work"
-        assert changes_of(body, X, WORTH, gain=False) is None
+        assert changes_of(body, X, ENOUGH, gain=False) is None
 
 
 def test_a_model_of_two_ways_from_its_stem_to_a_pooling_is_followed_or_left_alone():
@@ -222,7 +224,7 @@ def test_a_model_of_two_ways_from_its_stem_to_a_pooling_is_followed_or_left_alon
 
     net = Around(two).eval()
     with frozen(net, X, precision="float32") as body:
-        changes = changes_of(body, X, WORTH, gain=False)
+        changes = changes_of(body, X, ENOUGH, gain=False)
         if changes is not None:
             moved, near = patches(X, 0.05), changes.known(X)
             assert amiss(changes(moved, near) - near.logits, body(moved) - body(X)) < 0.03
@@ -231,17 +233,27 @@ def test_a_model_of_two_ways_from_its_stem_to_a_pooling_is_followed_or_left_alon
 def test_where_it_is_not_worth_it(monkeypatch):
     rectified, curved = Around().eval(), Around(F.silu).eval()
     with frozen(rectified, X, precision="float32") as net:
-        assert changes_of(net, X, WORTH) is not None
-        assert changes_of(net, X, WORTH - 1) is None
-        assert changes_of(net, X[:0], WORTH) is None
+        assert changes_of(net, X, ENOUGH) is not None
+        assert changes_of(net, X, ENOUGH - 1) is None
+        assert changes_of(net, X[:0], ENOUGH) is None
         monkeypatch.setattr(points, "MOST_MEMORY", 1000)
-        assert changes_of(net, X, WORTH) is None
+        assert changes_of(net, X, ENOUGH) is None
         monkeypatch.undo()
     with frozen(curved, X, precision="float32") as net:
-        assert changes_of(net, X, WORTH) is None
-        assert changes_of(net, X, WORTH, gain=False) is not None
+        assert changes_of(net, X, ENOUGH) is None
+        assert changes_of(net, X, ENOUGH, gain=False) is not None
     with frozen(rectified, X, precision="bf16") as net:
-        assert changes_of(net, X, WORTH) is None
+        assert changes_of(net, X, ENOUGH) is None
+
+
+def test_a_net_that_takes_many_images_another_way_is_left_alone():
+    def chunked(z):
+        return z.relu() if len(z) < 8 else torch.cat([part.sort(1)[0] for part in z.split(4)])
+
+    net, x = Around(chunked).eval(), images(8, side=24)
+    with frozen(net, x, precision="float32") as body:
+        assert changes_of(body, x[:7], 2 * ENOUGH) is not None
+        assert changes_of(body, x, 2 * ENOUGH) is None
 
 
 def test_running_out_of_memory_is_not_taken_for_a_net_that_cannot_be_followed(monkeypatch):
@@ -253,4 +265,4 @@ def test_running_out_of_memory_is_not_taken_for_a_net_that_cannot_be_followed(mo
         frozen(Around().eval(), X, precision="float32") as net,
         pytest.raises(torch.OutOfMemoryError),
     ):
-        changes_of(net, X, WORTH)
+        changes_of(net, X, ENOUGH)

@@ -17,6 +17,7 @@ from diascope.models.folding import shallow_copy
 from diascope.models.frozen import FrozenModel, frozen
 from diascope.models.stem import WORTH, Rest, Stem, near, stem_apart
 
+TRIAL = 8  # passes of each image at most, beside some thirty of one
 MOST_MEMORY = 2 << 30  # bytes of maps that are kept
 _AMISS = 0.05  # share of a change of the logits, less their mean, that may be amiss in the trial
 
@@ -135,7 +136,7 @@ def changes_of(net: FrozenModel, x: Tensor, passes: float, *, gain: bool = True)
     trial shows to be amiss, and where 2 GiB do not hold the maps of all the images. gain: nor where
     most maps go through other functions than rectifiers, which cost more than bfloat16 gains.
     """
-    if passes < WORTH or not len(x) or net.precision != "float32":
+    if passes < WORTH + TRIAL * len(x) or not len(x) or net.precision != "float32":
         return None
     stem = stem_apart(net, x, passes)
     if stem is None:
@@ -168,6 +169,7 @@ def _fits(changes: Changes, net: FrozenModel, x: Tensor, gain: bool) -> bool:
     if not (amiss <= most + 1e-5 * point.logits.norm(dim=1)).all():
         return False
     changes.around = _around(changes, steps, changes.known(x[:1]))
+    changes(x, changes.known(x))  # as many images may go another way through the code
     return True
 
 
