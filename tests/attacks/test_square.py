@@ -8,10 +8,11 @@ from tests.attacks.digits import digits
 from tests.nets import images, small_net
 from torch import nn
 
-from diascope.attacks import PGD, Square, Threat, windows
+from diascope.attacks import PGD, Square, Threat, square, windows
 from diascope.attacks.base import NotFiniteWarning, verdict
 from diascope.attacks.losses import margin
 from diascope.models.changes import Changes
+from diascope.models.changes.around import Around
 from diascope.models.frozen import FrozenModel
 from diascope.randomness import Noise
 
@@ -157,26 +158,142 @@ def test_in_bfloat16_almost_nothing_is_asked_in_float32(ten, monkeypatch):
 
         monkeypatch.setattr(owner, name, new)
     Square(norm="linf", eps=0.02, queries=256, precision="bf16")(net, x, y)
-    assert len(changed) == 1 + 255  # one of the trial, and all but the first query
+    assert len(changed) == 2 + 255  # two of the trial, and all but the first query
     assert len(asked) < 255 // 8
+
+
+class Pooling(nn.Module):
+    """A net of digits behind a stem with a pooling."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv, self.next = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+            self.head = nn.Linear(16, 10)
+        self.requires_grad_(False)
+
+    def forward(self, x):
+        maps = torch.max_pool2d(self.conv(x).relu(), 3, 1, 1)
+        return self.head(self.next(maps).relu().mean((2, 3))) * 20
+
+
+def changes_with(monkeypatch, answer):
+    """Have changes answered by `answer` of (themselves, x, base, where) once they were tried."""
+    answered = []
+
+    class Other(Changes):
+        def __call__(self, x, base, where=None):
+            answered.append(where)
+            return answer(self, x, base, where)
+
+    def changes_of(*args, **kwargs):
+        changes = honest(*args, **kwargs)
+        assert changes is not None
+        changes.__class__ = Other
+        return changes
+
+    honest = square.changes_of
+    monkeypatch.setattr(square, "changes_of", changes_of)
+    return answered
 
 
 @pytest.mark.parametrize("queries", [40, 64, 100])
 def test_what_the_changes_make_up_is_found_out(queries, ten, monkeypatch):
-    net, x, y = ten[0], ten[1][:30], ten[2][:30]
-    honest, asked = Changes.__call__, iter(range(1, 10_000))
+    net, x, y = ten[0], ten[1][:60], ten[2][:60]
+    asked = iter(range(1, 10_000))
 
-    def boastful(self, x, near):
-        logits = honest(self, x, near)  # of another class, a little more with each query
-        return logits + next(asked) * torch.nn.functional.one_hot((logits.argmax(1) + 1) % 10, 10)
+    def boastful(self, x, base, where):  # every point is a little better, none is broken
+        wrong = -1e-4 * nn.functional.one_hot(base.logits.argmax(1), 10)
+        return base.logits + next(asked) * wrong
 
-    attack = Square(norm="linf", eps=0.05, queries=queries, precision="bf16")
-    start = Square(norm="linf", eps=0.05, queries=1).run(net, x, y, generator=seeded())
-    monkeypatch.setattr(Changes, "__call__", boastful)
+    answered = changes_with(monkeypatch, boastful)
+    attack = Square(norm="linf", eps=0.02, queries=queries, precision="bf16")
+    start = Square(norm="linf", eps=0.02, queries=1).run(net, x, y, generator=seeded())
     found = attack.run(net, x, y, generator=seeded())
+    assert len(answered) == queries - 1
     assert torch.equal(found.broken, verdict(net, found.x_adv, y))
     before, after = (margin(net(each.x_adv), y) for each in (start, found))
     assert (after >= before - 1e-5)[~found.broken].all()
+    same = (found.x_adv == start.x_adv).flatten(1).all(1) & (found.queries == queries)
+    assert same.sum() > 10  # they went back to where they began
+    assert not same.all()
+
+
+def test_what_the_changes_miss_is_found_out(ten, monkeypatch):
+    net, x, y = ten
+
+    def timid(self, x, base, where):
+        return base.logits + 0.9 * (Changes.__call__(self, x, base, where) - base.logits)
+
+    changes_with(monkeypatch, timid)
+    for queries in (63, 64, 65, 100):
+        attack = Square(norm="linf", eps=0.1, queries=queries, precision="bf16")
+        found = attack.run(net, x, y, generator=seeded())
+        assert torch.equal(found.broken, verdict(net, found.x_adv, y))
+
+
+def test_points_that_are_not_finite_are_asked_about_in_float32(ten, monkeypatch):
+    net, x, y = ten
+
+    def lost(self, x, base, where):
+        return Changes.__call__(self, x, base, where).log() * torch.nan
+
+    changes_with(monkeypatch, lost)
+    low, plain = (
+        Square(norm="linf", eps=0.1, queries=50, precision=precision, targeted=True).run(
+            net, x[:40], (y[:40] + 1) % 10, generator=seeded()
+        )
+        for precision in ("bf16", "float32")
+    )
+    assert torch.equal(low.x_adv, plain.x_adv)
+    assert torch.equal(low.broken, plain.broken)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_around_squares_of_the_pooled_maps_it_is_as_strong(norm, ten, monkeypatch):
+    net, x = Pooling().eval(), nn.functional.interpolate(ten[1][:40], scale_factor=3)
+    net.head.bias -= net(x).mean(0) / 20  # no class is the nearest of all
+    y = net(x).argmax(1)
+    patches, old = [], Around.pooled
+
+    def pooled(self, x, where):
+        patches.append(old(self, x, where))
+        return patches[-1]
+
+    monkeypatch.setattr(Around, "pooled", pooled)
+    eps = torch.linspace(0.01, 0.05, 40) * {"linf": 1, "l2": 12, "l1": 180}[norm]
+    low, plain = (
+        Square(norm=norm, eps=eps, queries=200, restarts=2, precision=precision).run(
+            net, x, y, generator=seeded()
+        )
+        for precision in ("bf16", "float32")
+    )
+    assert torch.equal(low.broken, verdict(net, low.x_adv, y))
+    assert abs(int(low.broken.sum()) - int(plain.broken.sum())) <= 2
+    assert low.broken.any()
+    both = ~low.broken & ~plain.broken
+    assert both.sum() > 5
+    found, true = (margin(net(each.x_adv[both]), y[both]) for each in (low, plain))
+    torch.testing.assert_close(found.mean(), true.mean(), atol=0.05, rtol=0.05)
+    patched = sum(each is not None for each in patches)
+    assert (patched > 100) == (norm == "linf")  # the windows of the others are two
+
+
+def test_a_judge_is_asked_of_what_the_changes_find(ten):
+    net, x, y = ten
+    refused = []
+
+    def judge(x_adv, x, y):
+        refused.append(verdict(net, x_adv, y))
+        return torch.zeros(len(x_adv), dtype=torch.bool)
+
+    attack = Square(norm="linf", eps=0.15, queries=130, precision="bf16")
+    x_adv = attack(net, x[:40], y[:40], judge=judge, generator=seeded())
+    hits = refused[1:]  # the first are the images themselves
+    assert hits
+    assert all(bool(each.all()) for each in hits)
+    assert (verdict(net, x_adv, y[:40]) & ~verdict(net, x[:40], y[:40])).sum() > 5
 
 
 def test_needs_no_gradient():

@@ -39,7 +39,7 @@ class AutoAttack:
     `queries` of Square. Targets are clamped to the K - 1 other classes; where the head has no
     classes to choose from (one logit, several labels) the targeted stages climb the plain margin.
     targeted: y holds the class wanted instead of the true one; APGD-T then climbs the margin to
-    it. precision: of the gradients; each stage ends in float32.
+    it. precision: of the gradients and of Square's queries; each stage ends in float32.
 
     Every stage attacks the images that still stand by the float32 verdict of the model itself,
     so the cost falls with each: an image that withstands all costs about 1,950 forwards,

@@ -59,10 +59,11 @@ class Square:
     Images already broken are returned unchanged.
 
     Costs one forward pass a query. precision: the gains of late queries are below the rounding of
-    bfloat16, so with "bf16" the changes go through the net in it, not the points, where they can
-    be followed (`diascope.models.changes`); points that seem broken, and every 64 queries what
-    was gained since, are asked about in float32, some 2% more passes. "auto": where the
-    hardware gains from it, and "float32" everything in float32.
+    bfloat16, so with "bf16" the changes go through the net in it, not the points, on a CPU and
+    where they can be followed (`diascope.models.changes`; the model's own code is not run for
+    each then); points that seem broken, and every 64 queries what was gained since, are asked about
+    in float32, some 2% more passes unless a judge refuses what is broken. "auto": where the
+    hardware gains from it. "float32": everything in float32.
     """
 
     norm: Norm = "linf"
@@ -279,8 +280,8 @@ class _Search:
         if self.known is None or self.changes is None:
             return self.net(x)  # type: ignore[no-any-return]
         logits = self.changes(x, self.known, where)
-        broken, _ = broken_and_finite(logits, y, targeted=self.attack.targeted)
-        rows = broken.nonzero()[:, 0]
+        broken, finite = broken_and_finite(logits, y, targeted=self.attack.targeted)
+        rows = (broken | ~finite).nonzero()[:, 0]
         if len(rows):
             logits[rows] = self.net(x[rows])
         return logits
@@ -292,14 +293,21 @@ class _Search:
         rows = state.rough.nonzero()[:, 0]
         if not len(rows):
             return
-        before, found = self.known, self.changes.known(state.at[rows].permute(0, 3, 1, 2))
-        logits = before.logits[rows], found.logits
-        old, new = (self.loss(each, state.y[rows]) for each in logits)
+        base, found = self.known, self.changes.known(state.at[rows].permute(0, 3, 1, 2))
+        y = state.y[rows]
+        old, new = (
+            self.loss(logits, y).to(state.value).nan_to_num(nan=-torch.inf)
+            for logits in (base.logits[rows], found.logits)
+        )
+        broken, _ = broken_and_finite(found.logits, y, targeted=self.attack.targeted)
+        state.hit[rows] |= broken
+        state.broken[rows] |= broken
         gained = (new >= old) | state.hit[rows]
-        before.put(rows[gained], found.take(gained))
-        state.at[rows[~gained]] = before.x[rows[~gained]].permute(0, 2, 3, 1)
-        before.returned(rows)
-        state.value[rows] = torch.where(gained, new, old).to(state.value.dtype)
+        lost = rows[~gained]
+        base.put(rows[gained], found if gained.all() else found.take(gained.nonzero()[:, 0]))
+        base.returned(lost)
+        state.at[lost] = base.x[lost].permute(0, 2, 3, 1)
+        state.value[rows] = torch.where(gained, new, old)
         state.rough[rows] = False
 
     def _leaving(self, state: _State, moves: Moves, query: int) -> Tensor | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diascope.attacks.threat import Threat
+from diascope.models.changes.around import square
 from diascope.randomness import Noise
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
@@ -89,7 +90,7 @@ class Squares(Moves):
         side = _side(self.x, share)
         top, left = _corner(self.x, u[:, 0], u[:, 1], side)
         first = (top * wide + left).mul_(channels)
-        where = first[:, None] + _square(side, wide, channels, self.x.device)
+        where = first[:, None] + square(side, wide, channels, self.x.device)
         old = self.x.view(count, -1).gather(1, where).view(count, 1, -1, channels)
         new = self.threat.project(old + 2 * _signs(u[:, None, None, 2:], self.x), old)
         return where, new.view(count, -1)
@@ -188,14 +189,6 @@ def _window(x: Tensor, down: Tensor, across: Tensor, side: int) -> tuple[Tensor,
     steps = torch.arange(side, device=x.device)
     image = torch.arange(len(x), device=x.device).view(-1, 1, 1)
     return image, top.view(-1, 1, 1) + steps[:, None], left.view(-1, 1, 1) + steps
-
-
-@lru_cache(maxsize=64)
-def _square(side: int, wide: int, channels: int, device: torch.device) -> Tensor:
-    """Return the places of a square at the origin of an image of that width laid flat, (n,)."""
-    steps = torch.arange(side)
-    places = (steps[:, None] * wide + steps)[..., None] * channels + torch.arange(channels)
-    return places.flatten().to(device)
 
 
 @lru_cache(maxsize=64)

@@ -71,15 +71,12 @@ class Stem:
     def change(self, change: Tensor) -> Tensor:
         """Return how the maps (B, c, h, w) change with the images (B, C, H, W)."""
         taken = (change * self.scale).contiguous(memory_format=torch.channels_last)
-        return self.convolved(taken, self.conv.padding, bias=None)
+        return self.convolved(taken, self.conv.padding, biased=False)
 
-    def convolved(self, taken: Tensor, padding: Any = 0, **others: Tensor | None) -> Tensor:
-        """Return the maps of what the convolution takes in, with a padding of zeros.
-
-        bias: another than its own.
-        """
+    def convolved(self, taken: Tensor, padding: Any = 0, *, biased: bool = True) -> Tensor:
+        """Return the maps of what the convolution takes in, with a padding of zeros."""
         conv = self.conv
-        bias = others.get("bias", conv.bias)
+        bias = conv.bias if biased else None
         with torch.autocast(taken.device.type, enabled=False):
             return nn.functional.conv2d(
                 taken, conv.weight, bias, conv.stride, padding, conv.dilation

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor
 from diascope.models.changes.steps import Step
 from diascope.models.stem import Stem
 
-WORTH = 0.5  # share of the pooled pixels above which all of them are computed
+MOST_SHARE = 0.5  # share of the pooled pixels above which all of them are computed
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,14 @@ class Around:
     def pooled(self, x: Tensor, where: Tensor) -> Patch | None:
         """Return the pooled maps around a square of each image; None where they are most of all.
 
-        x: (B, C, H, W), channels last. where: (B, n), places of the square in images laid flat.
+        x: (B, C, H, W). where: (B, n), places of the square in images (H, W, C) laid flat.
         """
         pixels = x.permute(0, 2, 3, 1)
         start, stop = (where[:, n] // pixels.shape[3] for n in (0, -1))
         corner = start // pixels.shape[2], start % pixels.shape[2]
         length = int(stop[0] // pixels.shape[2] - corner[0][0]) + 1
         many = [axis.many(length) for axis in self.axes]
-        if many[0] * many[1] > WORTH * self.axes[0].side * self.axes[1].side:
+        if many[0] * many[1] > MOST_SHARE * self.axes[0].side * self.axes[1].side:
             return None
         first = [axis.first(c, n) for axis, c, n in zip(self.axes, corner, many, strict=True)]
         image = torch.arange(len(x)).view(-1, 1, 1)
@@ -126,12 +127,15 @@ class Around:
         return taken * (high[:, :, None] & wide[:, None])[..., None]
 
 
-def around_of(stem: Stem, pooling: Step) -> Around | None:
-    """Return what computes squares of the stem's pooled maps, for the step `rules.pooled`.
+def around_of(stem: Stem, before: Sequence[Step]) -> Around | None:
+    """Return what computes squares of the stem's pooled maps, which are made by steps.
 
-    None where the pooling has gaps, or rounds its sides up.
+    The last of them is `rules.pooled`. None where it is not of the stem's maps themselves, has gaps
+    or rounds its sides up.
     """
-    _, args, kwargs, _, rectified = pooling.args
+    if any(step.func.__name__ != "__get__" for step in before[:-1]):  # such as of `.data`
+        return None
+    _, args, kwargs, _, rectified = before[-1].args
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
     given = dict(zip(names, args[1:], strict=False)) | kwargs
     kernel = _pair(given["kernel_size"])
@@ -140,6 +144,21 @@ def around_of(stem: Stem, pooling: Step) -> Around | None:
     if not plain or given.get("ceil_mode"):
         return None
     return Around(stem, kernel, stride, _pair(given.get("padding", 0)), rectified)
+
+
+@lru_cache(maxsize=64)
+def square(side: int, wide: int, channels: int, device: torch.device) -> Tensor:
+    """Return the places (n,) of a square at the origin of an image of that width laid flat."""
+    steps = torch.arange(side)
+    places = (steps[:, None] * wide + steps)[..., None] * channels + torch.arange(channels)
+    return places.flatten().to(device)
+
+
+def squares(corner: Tensor, side: int, shape: torch.Size) -> Tensor:
+    """Return the places (B, n) of squares in images of a shape (B, C, H, W), corners (B, 2)."""
+    channels, wide = shape[1], shape[3]
+    first = (corner[:, 0] * wide + corner[:, 1]) * channels
+    return first[:, None] + square(side, wide, channels, corner.device)
 
 
 def _pair(value: int | Sequence[int]) -> list[int]:

@@ -90,7 +90,9 @@ def unbiased(name: str, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[st
     return args, {**kwargs, "bias": None}
 
 
-def summands(name: str, args: Any, is_change: Callable[[Any], bool]) -> Any:
+def summands(
+    name: str, args: Any, kwargs: dict[str, Any], is_change: Callable[[Any], bool]
+) -> tuple[Any, dict[str, Any]]:
     """Return the arguments with which a sum gives the change: what does not change is zero."""
 
     def put(value: Any) -> Any:
@@ -98,9 +100,10 @@ def summands(name: str, args: Any, is_change: Callable[[Any], bool]) -> Any:
             return value
         return torch.zeros_like(value) if isinstance(value, Tensor) else 0
 
-    return (
-        ([put(each) for each in args[0]], *args[1:]) if name in _JOINED else tuple(map(put, args))
-    )
+    if name in _JOINED:
+        return ([put(each) for each in args[0]], *args[1:]), kwargs
+    kwargs = {key: put(each) if key == "other" else each for key, each in kwargs.items()}
+    return tuple(map(put, args)), kwargs
 
 
 def rectified(change: Tensor, known: tuple[Tensor, Tensor], over: Tensor | None) -> Tensor:

@@ -54,6 +54,7 @@ class Steps:
         self._device = maps.device.type
         self._tensors, self._numbers = [maps], {id(maps): 0}
         self._gone: list[list[int]] = []
+        self.ended = False
 
     def do(self, func: Callable[..., Any], args: Any, kwargs: Any, wrap: Callable[..., Any]) -> Any:
         """Do a step and return what it gives, each tensor as `wrap` makes it of it and its slot."""
@@ -76,7 +77,7 @@ class Steps:
         return self._numbers[id(tensor)]
 
     def end(self, result: int) -> None:
-        """Forget the tensors; the one of that number is the result."""
+        """Forget the tensors and the tape; the one of that number is the result."""
         last = {result: len(self.steps)}
         for n in reversed(range(len(self.steps))):
             step = self.steps[n]
@@ -88,6 +89,7 @@ class Steps:
                 self._gone[n].append(slot)
         self._result, self._count = result, len(self._tensors)
         self._tensors, self._numbers = [], {}
+        self.tape, self.ended = Tape(self.tape.count), True
 
     def again(self, tape: Tape, maps: Tensor) -> Tensor:
         """Return what the same steps give of other maps, which are overwritten, by another tape."""

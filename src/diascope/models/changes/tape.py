@@ -14,15 +14,18 @@ class Tape:
     entries: of a rectifier what `rules.of_rectifier` gives, of any other its changing arguments and
     its result, in float32; (B, ...) each. pooled: whether the net begins with a max-pooling, of
     which, then the first entry, the result alone is kept, and to which go the maps themselves, not
-    their change.
+    their change. count: of images, B.
     """
 
-    def __init__(self, entries: Iterable[tuple[Tensor, ...]] = (), pooled: bool = False) -> None:
-        self.entries, self.pooled = list(entries), pooled
+    def __init__(
+        self, count: int, entries: Iterable[tuple[Tensor, ...]] = (), pooled: bool = False
+    ) -> None:
+        self.count, self.entries, self.pooled = count, list(entries), pooled
 
     def take(self, rows: Tensor) -> Tape:
-        """Return what is known of some of the images."""
-        return Tape([tuple(kept[rows] for kept in entry) for entry in self.entries], self.pooled)
+        """Return what is known of the images in places `rows` (b,)."""
+        entries = [tuple(kept[rows] for kept in entry) for entry in self.entries]
+        return Tape(len(rows), entries, self.pooled)
 
     def put(self, rows: Tensor, part: Tape) -> None:
         """Write what is known of images into the places `rows`."""

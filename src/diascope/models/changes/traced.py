@@ -50,6 +50,8 @@ class Known(_Traced):
         name, tape = func.__name__, maps[0].tape
         rule = rules.rule_of(name, args, kwargs, maps)
         begins = maps[0].begins and rule in ("asked", "linear", "rectifier")
+        if rule == "rectifier" and len(maps[0]) != tape.count:
+            raise NoRuleError(f"{name} of other than the images")
         if rule == "rectifier":
             tape.entries.append(rules.of_rectifier(maps[0]))
         if rule != "curved":
@@ -58,9 +60,9 @@ class Known(_Traced):
         if maps[0].begins and name == _POOL:
             tape.pooled, taken = True, ()
             tape.entries.clear()
-        made, count = func(*args, **kwargs), len(maps[0])
-        if not isinstance(made, Tensor) or any(len(z) != count for z in (*taken, made)):
-            raise NoRuleError(name)
+        made = func(*args, **kwargs)
+        if not isinstance(made, Tensor) or any(len(z) != tape.count for z in (*taken, made)):
+            raise NoRuleError(f"{name} of other than the images")
         tape.entries.append((*taken, made.clone()))
         return cls._wrapped(made, tape, begins)
 
@@ -103,7 +105,9 @@ class Change(_Traced):
         if rule == "asked" and not isinstance(made := func(*args, **kwargs), Tensor):
             return made
         over = first if rules.in_place(name, args, kwargs) else None
-        if whole and name != _POOL and rule in ("weighed", "sum", "curved"):
+        if first.whole and steps.ended:
+            raise NoRuleError("another way around the pooling")
+        if whole and name != _POOL and (rectified or rule in ("weighed", "sum", "curved")):
             raise NoRuleError(f"{name} before {_POOL}")
         if whole and rule == "rectifier":
             return cls.of(first, steps, first.slot, True, rectified=True)
@@ -112,7 +116,7 @@ class Change(_Traced):
             func, args, kwargs = rules.pooled, (func, args, kwargs, known, rectified), {}
             whole = False
         elif rule == "sum":
-            args = rules.summands(name, args, lambda each: isinstance(each, Change))
+            args, kwargs = rules.summands(name, args, kwargs, lambda e: isinstance(e, Change))
         elif rule == "weighed":
             args, kwargs = rules.unbiased(name, args, kwargs)
         elif rule == "rectifier":
@@ -122,9 +126,12 @@ class Change(_Traced):
             func, args, kwargs = rules.difference, (func, args, kwargs, maps, known, over), {}
 
         def wrap(made: Tensor, slot: int) -> Change:
+            if not made.is_floating_point():
+                raise NoRuleError(f"{name} to {made.dtype}")
             if first.whole and not whole:  # the pooling: here the change itself begins
+                after = Steps(steps.tape, made, before=steps)
                 steps.end(slot)
-                return cls.of(made, Steps(steps.tape, made, before=steps))
+                return cls.of(made, after)
             return cls.of(made, steps, slot, whole, rectified)
 
         return steps.do(func, _with_slots(args), _with_slots(kwargs), wrap)
