@@ -224,11 +224,11 @@ def test_what_the_changes_miss_is_found_out(ten, monkeypatch):
     net, x, y = ten
 
     def timid(self, x, base, where):
-        return base.logits + 0.9 * (Changes.__call__(self, x, base, where) - base.logits)
+        return base.logits + 0.5 * (Changes.__call__(self, x, base, where) - base.logits)
 
     changes_with(monkeypatch, timid)
     for queries in (63, 64, 65, 100):
-        attack = Square(norm="linf", eps=0.1, queries=queries, precision="bf16")
+        attack = Square(norm="linf", eps=0.06, queries=queries, precision="bf16")
         found = attack.run(net, x, y, generator=seeded())
         assert torch.equal(found.broken, verdict(net, found.x_adv, y))
 
