@@ -41,7 +41,7 @@ class Halved(nn.Module):
     """Sides of the maps by themselves, the one squeezed by the other's mean."""
 
     def forward(self, z: Tensor) -> Tensor:
-        a, b = z.chunk(2, 1)
+        a, b = z.chunk(1, 0)[0].chunk(2, 1)
         gate = torch.sigmoid(F.adaptive_avg_pool2d(b, 1))
         return torch.cat([a * gate, b / (1 + gate)], 1)
 

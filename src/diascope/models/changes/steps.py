@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diascope.models.changes.rules import NoRuleError
 from diascope.models.changes.tape import Tape
+
+Todo = tuple[Callable[..., Any], Any, Any]  # a function, its arguments, those with names
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Entry:
 class Step:
     """func(*args, **kwargs), with slots and entries among them; low: under autocast.
 
-    out: the slots of what it gives; None for what is not a tensor.
+    out: the slots of the tensors that it gives.
     """
 
     func: Callable[..., Any]
@@ -56,13 +59,16 @@ class Steps:
         self._gone: list[list[int]] = []
         self.ended = False
 
-    def do(self, func: Callable[..., Any], args: Any, kwargs: Any, wrap: Callable[..., Any]) -> Any:
+    def do(self, todo: Todo, wrap: Callable[..., Any]) -> Any:
         """Do a step and return what it gives, each tensor as `wrap` makes it of it and its slot."""
+        func, args, kwargs = todo
         tensors, entries = self._tensors, self.tape.entries
         made = func(*_filled(args, tensors, entries), **_filled(kwargs, tensors, entries))
-        given = list(made) if isinstance(made, list | tuple) else [made]
+        given = _each(made)
         if not all(isinstance(each, Tensor) for each in given):
             return made
+        if not all(each.is_floating_point() for each in given):
+            raise NoRuleError(f"numbers of another kind, by {func.__name__}")
         out = [self._number(each) for each in given]
         low = torch.is_autocast_enabled(self._device)
         self.steps.append(Step(func, args, kwargs, low, out))
@@ -103,11 +109,16 @@ class Steps:
                 else:
                     with torch.autocast(self._device, enabled=False):
                         made = step.func(*args, **kwargs)
-                for n, each in zip(step.out, [made] if len(step.out) == 1 else made, strict=True):
+                for n, each in zip(step.out, _each(made), strict=True):
                     tensors[n] = each
                 for n in gone:
                     tensors[n] = None
         return tensors[self._result]  # type: ignore[no-any-return]
+
+
+def _each(made: Any) -> list[Any]:
+    """Return what an operation gives, as a list."""
+    return list(made) if isinstance(made, list | tuple) else [made]
 
 
 def _filled(value: Any, tensors: list[Any], entries: list[tuple[Tensor, ...]]) -> Any:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diascope.models.changes import rules
-from diascope.models.changes.rules import Function, NoRuleError
-from diascope.models.changes.steps import Entry, Slot, Steps
+from diascope.models.changes.rules import Function, NoRuleError, Rule
+from diascope.models.changes.steps import Entry, Slot, Steps, Todo
 from diascope.models.changes.tape import Tape
 
 _POOL = "max_pool2d"
@@ -99,42 +99,52 @@ class Change(_Traced):
 
     @classmethod
     def _made(cls, func: Function, args: Any, kwargs: Any, maps: list[Self]) -> Any:
-        name, first = func.__name__, maps[0]
-        steps, whole, rectified = first.steps, first.whole, first.rectified
-        rule = rules.rule_of(name, args, kwargs, maps)
+        first, rule = maps[0], rules.rule_of(func.__name__, args, kwargs, maps)
         if rule == "asked" and not isinstance(made := func(*args, **kwargs), Tensor):
             return made
-        over = first if rules.in_place(name, args, kwargs) else None
-        if first.whole and steps.ended:
-            raise NoRuleError("another way around the pooling")
-        if whole and name != _POOL and (rectified or rule in ("weighed", "sum", "curved")):
-            raise NoRuleError(f"{name} before {_POOL}")
-        if whole and rule == "rectifier":
-            return cls.of(first, steps, first.slot, True, rectified=True)
-        if whole and name == _POOL:
-            known = _next(steps, [])
-            func, args, kwargs = rules.pooled, (func, args, kwargs, known, rectified), {}
-            whole = False
-        elif rule == "sum":
-            args, kwargs = rules.summands(name, args, kwargs, lambda e: isinstance(e, Change))
-        elif rule == "weighed":
-            args, kwargs = rules.unbiased(name, args, kwargs)
-        elif rule == "rectifier":
-            func, args, kwargs = rules.rectified, (first, _next(steps, maps), over), {}
-        elif rule == "curved":
-            known = _next(steps, maps)
-            func, args, kwargs = rules.difference, (func, args, kwargs, maps, known, over), {}
+        if first.whole:
+            return cls._until_pooled(func, args, kwargs, first, rule)
+        steps, todo = first.steps, _for_changes(func, args, kwargs, maps, rule)
+        return steps.do(_with_slots(todo), lambda made, slot: cls.of(made, steps, slot))
 
-        def wrap(made: Tensor, slot: int) -> Change:
-            if not made.is_floating_point():
-                raise NoRuleError(f"{name} to {made.dtype}")
-            if first.whole and not whole:  # the pooling: here the change itself begins
+    @classmethod
+    def _until_pooled(cls, func: Function, args: Any, kwargs: Any, maps: Self, rule: Rule) -> Any:
+        """Do an operation on the maps themselves, the last of them the pooling."""
+        name, steps = func.__name__, maps.steps
+        if steps.ended:
+            raise NoRuleError("another way around the pooling")
+        if name == _POOL:
+            known = _next(steps, [])
+            todo: Todo = rules.pooled, (func, args, kwargs, known, maps.rectified), {}
+
+            def begun(made: Tensor, slot: int) -> Change:
                 after = Steps(steps.tape, made, before=steps)
                 steps.end(slot)
                 return cls.of(made, after)
-            return cls.of(made, steps, slot, whole, rectified)
 
-        return steps.do(func, _with_slots(args), _with_slots(kwargs), wrap)
+            return steps.do(_with_slots(todo), begun)
+        if maps.rectified or rule not in ("asked", "linear", "rectifier"):
+            raise NoRuleError(f"{name} before {_POOL}")
+        if rule == "rectifier":
+            return cls.of(maps, steps, maps.slot, True, rectified=True)
+        todo = func, args, kwargs
+        return steps.do(_with_slots(todo), lambda made, slot: cls.of(made, steps, slot, True))
+
+
+def _for_changes(func: Function, args: Any, kwargs: Any, changes: list[Any], rule: Rule) -> Todo:
+    """Return what does to changes what an operation does to maps."""
+    name, steps = func.__name__, changes[0].steps
+    if rule == "sum":
+        return func, *rules.summands(name, args, kwargs, lambda e: isinstance(e, Change))
+    if rule == "weighed":
+        return func, *rules.unbiased(name, args, kwargs)
+    over = changes[0] if rules.in_place(name, args, kwargs) else None
+    if rule == "rectifier":
+        return rules.rectified, (changes[0], _next(steps, changes), over), {}
+    if rule == "curved":
+        known = _next(steps, changes)
+        return rules.difference, (func, args, kwargs, changes, known, over), {}
+    return func, args, kwargs
 
 
 def _next(steps: Steps, changes: list[Any]) -> Entry:
