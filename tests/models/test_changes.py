@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from diascope.audit.masking.meter import Meter, Metered
 from diascope.models import create_model
-from diascope.models.changes import Changes, Points, changes_of, points
-from diascope.models.changes.points import TRIAL
+from diascope.models.changes import Changes, Points, changes_of, trial
+from diascope.models.changes.trial import TRIAL
 from diascope.models.frozen import frozen
 from diascope.models.stem import WORTH, stem_apart
 
@@ -259,7 +259,7 @@ def test_where_it_is_not_worth_it(monkeypatch):
         assert changes_of(net, X, ENOUGH) is not None
         assert changes_of(net, X, ENOUGH - 1) is None
         assert changes_of(net, X[:0], ENOUGH) is None
-        monkeypatch.setattr(points, "MOST_MEMORY", 1000)
+        monkeypatch.setattr(trial, "MOST_MEMORY", 1000)
         assert changes_of(net, X, ENOUGH) is None
         monkeypatch.undo()
     with frozen(curved, X, precision="float32") as net:

@@ -35,13 +35,13 @@ class Metered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (B, K)."""
         logits: Tensor = self.inner(x)
-        self.passed(len(x))
+        self.count_passes(len(x))
         if isinstance(logits, Tensor) and logits.requires_grad and torch.is_grad_enabled():
             logits.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: self.meter.add(2 * len(gradient))
             )
         return logits
 
-    def passed(self, count: int) -> None:
+    def count_passes(self, count: int) -> None:
         """Count passes of so many images; some go past this code (`diascope.models.changes`)."""
         self.meter.add(count)

@@ -6,6 +6,8 @@ as fast. So not the points go through the net here, but their changes, whose rou
 the change and not of the maps.
 """
 
-from diascope.models.changes.points import Changes, Points, changes_of
+from diascope.models.changes.follow import Changes
+from diascope.models.changes.points import Points
+from diascope.models.changes.trial import changes_of
 
 __all__ = ["Changes", "Points", "changes_of"]
