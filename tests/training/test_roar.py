@@ -197,6 +197,7 @@ def test_a_folder_is_for_one_set_of_methods_and_shares(data: Path, done: Roar) -
             options = {"shares": (0.1, 0.5), **options}
             roar(config(data), done.folder, methods, progress=Notes(), **options)
         assert "\n" not in str(error.value)
+        pd.testing.assert_frame_equal(pd.read_csv(done.folder / "roar.csv"), done.rows)
     with pytest.raises(UserError, match="training.batch_size"):
         roar(
             config(data, "training.batch_size=20"),

@@ -185,9 +185,15 @@ class _Job:
         correct = read_table(folder / PREDICTIONS)[0].correct
         row = {"method": name, "share": share, "seed": seed, "accuracy": float(correct.mean())}
         self.rows.append({**row, "images": len(correct)})
-        table = pd.DataFrame(self.rows)
-        write_text(self.out / TABLE, table.to_csv(index=False, lineterminator="\n"))
+        self._write()
         return run
+
+    def _write(self) -> None:
+        """Write the accuracies so far, and keep those of before: this call may end early."""
+        table, path, key = pd.DataFrame(self.rows), self.out / TABLE, ["method", "share", "seed"]
+        if path.exists():
+            table = pd.concat([table, pd.read_csv(path)]).drop_duplicates(key)
+        write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
     def _levels(
         self, name: str, explainer: Explainer | None, base: Run
