@@ -99,7 +99,8 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     net, device = bench.nets["standard"], torch.device(args.device)
     if not net.trained:
         fit(net, args.size, args.seed)
-    x, y, start = _startable(bench, net, args.seed)
+    rows, start = startable(bench, net, args.seed)
+    x, y = bench.x[rows], bench.labels(net)[rows]
     away = (start - x).flatten(1).norm(dim=1)
     found: dict[str, dict[str, float]] = {}
 
@@ -114,15 +115,9 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
         note(f"ours {queries}", x_adv, model.tally.images)
 
     def theirs(steps: int, number: int) -> None:
-        import foolbox
-
         model = Counted(peers.own_copy(net.model)).eval()
-        wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=device)
         torch.manual_seed(args.seed + number)
-        attack = foolbox.attacks.BoundaryAttack(steps=steps)
-        criterion = foolbox.criteria.Misclassification(y)
-        x_adv = attack.run(wrapped, x, criterion, starting_points=start)
-        note("foolbox", x_adv, model.tally.images)
+        note("foolbox", foolbox_walk(model, x, y, start, steps), model.tally.images)
 
     budgets = sorted({max(20, args.queries // share) for share in SHARES})
     contenders = {f"ours {q}": partial(ours, q) for q in budgets}
@@ -155,8 +150,19 @@ def measure(bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _startable(bench: Bench, net: Net, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images that are classified correctly and have a start, labels, and the starts.
+def foolbox_walk(model: nn.Module, x: Tensor, y: Tensor, start: Tensor, steps: int) -> Tensor:
+    """Return what foolbox's Boundary Attack finds from `start`, all (B, C, H, W)."""
+    import foolbox
+
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
+    attack = foolbox.attacks.BoundaryAttack(steps=steps)
+    criterion = foolbox.criteria.Misclassification(y)
+    x_adv: Tensor = attack.run(wrapped, x, criterion, starting_points=start)
+    return x_adv
+
+
+def startable(bench: Bench, net: Net, seed: int) -> tuple[Tensor, Tensor]:
+    """Return which images are right and have a start, (M,) int64, and the starts (M, C, H, W).
 
     These lie a little beyond the border: at it, the sums of another batch may tell another class.
     """
@@ -165,14 +171,13 @@ def _startable(bench: Bench, net: Net, seed: int) -> tuple[Tensor, Tensor, Tenso
         net.model, bench.x, y, generator=torch.Generator().manual_seed(seed)
     )
     rows = (result.started & (result.distance > 0)).nonzero()[:, 0]
-    x, y = bench.x[rows], y[rows]
+    x = bench.x[rows]
     start = (x + BEYOND * (result.x_adv[rows] - x)).clamp(0, 1)
     with torch.no_grad():
-        apart = peers.own_copy(net.model)(start).argmax(1) != y
-    x, y, start = x[apart], y[apart], start[apart]
-    if not len(x):
+        apart = peers.own_copy(net.model)(start).argmax(1) != y[rows]
+    if not apart.any():
         raise UserError("no image is classified correctly and has a starting point")
-    return x, y, start
+    return rows[apart], start[apart]
 
 
 def distance_lines(record: dict[str, Any]) -> list[str]:

@@ -3,8 +3,9 @@
 For every attack that is timed, on the same images, labels, epsilons, steps and step sizes, on a
 standard and a robust model. Every image that anyone gives back is judged by one judge: the model
 itself, in float32, in eval mode (`diascope.attacks.base.verdict`, which our curve asks too). `lead`
-compares our own curve with one that attacks in full at every epsilon, in 10 steps and in 40, and
-`fab` and `square` ours in bfloat16 with the same in float32.
+compares our own curve with one that attacks in full at every epsilon, in 10 steps and in 40,
+`fab` and `square` ours in bfloat16 with the same in float32, and `boundary` ours with foolbox's
+from equal starts, at the L2 distances within which a tenth, a quarter ... of its points lie.
 An image outside ball or pixel bounds counts as not attacked, and is counted. Where
 random starts decide over a few images a difference may be chance: `p` is the probability of so
 many more images broken by the peer alone, were both equally strong (the one-sided sign test).
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import peers
+from benchmarks import boundary, peers
 from benchmarks.autoattack import QUICK, add_threat, their_versions, threat_of
 from benchmarks.curve import EPSILONS, our_curve
 from benchmarks.inputs import Bench, Net, entry, open_bench, parser
@@ -34,6 +35,7 @@ from diascope.attacks.trial import Warm
 from diascope.models.frozen import Arithmetic
 
 TOLERANCE = 0.5  # percentage points
+BOUNDARY_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of foolbox's points, whose distance is an epsilon
 FAB_SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the threat's epsilon
 WARMS: tuple[Warm, Warm] = ("lead", "verdict")
 Finding = dict[str, Any]
@@ -210,6 +212,42 @@ def _square(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Findin
     yield _compared("in float32", eps, stands["bf16"], stands["float32"]) | {"norm": norm}
 
 
+def _boundary(bench: Bench, net: Net, args: argparse.Namespace) -> Iterator[Finding]:
+    """The Boundary Attack of row g against foolbox's, from equal starts, by the L2 distances."""
+    from diascope.attacks import BoundaryAttack
+
+    if not net.trained:
+        boundary.fit(net, args.size, args.seed)
+    rows, start = boundary.startable(bench, net, args.seed)
+    x, y, queries = bench.x[rows], bench.labels(net)[rows], 200 if args.quick else 5000
+    attack, generator = BoundaryAttack(queries=queries), torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
+    found: dict[str, list[Tensor]] = {"ours": [], "foolbox": []}
+    for part in torch.arange(len(rows)).split(args.batch_size):
+        xs, ys, starts = x[part], y[part], start[part]
+        ours = attack(net.model, xs, ys, start=starts, generator=generator)
+        theirs = boundary.foolbox_walk(peers.own_copy(net.model), xs, ys, starts, queries)
+        for name, x_adv in (("ours", ours), ("foolbox", theirs)):
+            found[name].append(_distances(x_adv, xs, ys, net))
+    ours, theirs = (torch.cat(each) for each in found.values())
+    about = {
+        "norm": "l2",
+        "started": len(rows),
+        "median_distance": {"ours": ours.median().item(), "foolbox": theirs.median().item()},
+    }
+    stands = ~verdict(net.model, bench.x, bench.labels(net)).cpu()
+    for eps in theirs.quantile(torch.tensor(BOUNDARY_SHARES), interpolation="nearest").tolist():
+        low, high = stands.clone(), stands.clone()
+        low[rows.cpu()], high[rows.cpu()] = ours > eps, theirs > eps
+        yield _compared("foolbox", eps, low, high) | about
+
+
+def _distances(x_adv: Tensor, x: Tensor, y: Tensor, net: Net) -> Tensor:
+    """Return the L2 distances (N,) on the host, inf where the model is not fooled."""
+    away = Threat("l2", 0).size(x_adv - x)
+    return torch.where(verdict(net.model, x_adv, y), away, torch.inf).cpu()
+
+
 COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Finding]]] = {
     "pgd-l2-7": _pgd,
     "curve": _curve,
@@ -217,6 +255,7 @@ COMPARISONS: dict[str, Callable[[Bench, Net, argparse.Namespace], Iterator[Findi
     "autoattack": _autoattack,
     "fab": _fab,
     "square": _square,
+    "boundary": _boundary,
 }
 
 

@@ -116,6 +116,20 @@ def test_square_is_held_against_itself_in_float32(tmp_path):
     assert all(0 <= each["accuracy"] <= each["clean_accuracy"] for each in found)
 
 
+def test_the_boundary_attack_is_held_against_foolbox_s_at_its_distances(tmp_path):
+    found = strength.main(["--quick", "--attacks", "boundary", "--results", str(tmp_path)])
+    for kind in ("standard", "robust"):
+        rows = [each for each in found if each["model"] == kind]
+        assert len(rows) == len(strength.BOUNDARY_SHARES)
+        assert rows[0]["started"] == rows[0]["images"] == 2
+        eps = [each["eps"] for each in rows]
+        assert eps == sorted(eps)
+        assert eps[-1] <= (3 * 16 * 16) ** 0.5  # from one corner of the images to the other
+        assert [each["peer_accuracy"] for each in rows] == [0.5, 0.5, 0.5, 0, 0]
+        stands = [each["accuracy"] for each in rows]
+        assert stands == sorted(stands, reverse=True)
+
+
 @pytest.mark.parametrize("name", peers.PACKAGES)
 @pytest.mark.parametrize(("norm", "eps"), [("l2", 0.5), ("linf", 0.02)])
 def test_every_peer_attacks_within_the_ball(name, norm, eps):

@@ -249,6 +249,14 @@ def test_is_written_down_and_read_back(name, norm):
         attacks.build({"name": name, "epz": 1})
 
 
+@pytest.mark.parametrize("name", attacks.names())
+def test_a_precision_that_there_is_not_is_refused(name):
+    if "precision" not in attacks[name].__dataclass_fields__:
+        pytest.skip("it has none")
+    with pytest.raises(ValueError, match="precision='fp16': one of auto, float32, bf16"):
+        attacks[name](precision="fp16")
+
+
 @pytest.mark.parametrize(("name", "norm"), MEMBERS)
 def test_takes_an_epsilon_for_each_image(name, norm):
     model, x, ids = small_net().double(), images(3).double(), torch.arange(3)

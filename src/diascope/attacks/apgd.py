@@ -22,7 +22,7 @@ from diascope.attacks.base import (
 )
 from diascope.attacks.losses import dlr_to, loss_of
 from diascope.attacks.threat import Norm, Threat
-from diascope.models.frozen import Arithmetic, FrozenModel, frozen
+from diascope.models.frozen import Arithmetic, FrozenModel, check_arithmetic, frozen
 from diascope.models.heads import is_multilabel
 from diascope.randomness import Noise
 
@@ -67,6 +67,7 @@ class APGD:
 
     def __post_init__(self) -> None:
         Threat(self.norm, self.eps)
+        check_arithmetic(self.precision)
         if self.loss == "dlr-targeted":
             if self.targeted:
                 raise ValueError("loss='dlr-targeted' finds its own targets; targeted needs 'ce'")

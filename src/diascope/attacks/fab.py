@@ -24,7 +24,7 @@ from diascope.attacks.base import (
 from diascope.attacks.hyperplane import Hyperplane
 from diascope.attacks.losses import loss_of, margin_to
 from diascope.attacks.threat import NORMS, Norm, Threat
-from diascope.models.frozen import Arithmetic, FrozenModel, frozen
+from diascope.models.frozen import Arithmetic, FrozenModel, check_arithmetic, frozen
 from diascope.randomness import Noise
 
 _START = 0.1  # where nothing bounds a random start: its radius, as a uniform change of all pixels
@@ -71,6 +71,7 @@ class FAB:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm='{self.norm}': one of {', '.join(NORMS)}")
+        check_arithmetic(self.precision)
         if isinstance(self.eps, Tensor) or (self.eps is not None and not math.isinf(self.eps)):
             limit = torch.as_tensor(self.eps)
             Threat(self.norm, limit[limit != torch.inf])

@@ -21,7 +21,7 @@ from diascope.attacks.climb import Climb
 from diascope.attacks.losses import Loss, loss_of
 from diascope.attacks.threat import Norm, Threat
 from diascope.models.divergence import kl_divergence
-from diascope.models.frozen import Arithmetic, frozen
+from diascope.models.frozen import Arithmetic, check_arithmetic, frozen
 from diascope.models.heads import is_multilabel
 from diascope.randomness import Noise
 
@@ -63,6 +63,7 @@ class GradientAttack:
 
     def __post_init__(self) -> None:
         Threat(self.norm, self.eps)
+        check_arithmetic(self.precision)
         if self.loss != "kl":
             loss_of(self.loss)
         elif self.targeted or self.stop_early or self.restarts != 1:

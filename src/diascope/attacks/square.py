@@ -22,7 +22,7 @@ from diascope.attacks.threat import Norm, Threat
 from diascope.attacks.windows import Moves
 from diascope.hardware import gains_from_bf16
 from diascope.models.changes import Changes, Points, changes_of
-from diascope.models.frozen import Arithmetic, FrozenModel, frozen
+from diascope.models.frozen import Arithmetic, FrozenModel, check_arithmetic, frozen
 from diascope.randomness import Noise
 
 _BLOCK = 64  # queries whose random numbers are drawn together, and whose gains are looked at
@@ -77,6 +77,7 @@ class Square:
 
     def __post_init__(self) -> None:
         Threat(self.norm, self.eps)
+        check_arithmetic(self.precision)
         loss_of(self.loss)
         if self.queries < 1 or self.restarts < 1:
             raise ValueError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -152,7 +152,15 @@ def frozen(
         yield FrozenModel(inner, runner, chosen, plan.outputs, exact, stem)
 
 
+def check_arithmetic(precision: str) -> None:
+    """Refuse, with ValueError, what is none of `Arithmetic`."""
+    known = get_args(Arithmetic)
+    if precision not in known:
+        raise ValueError(f"precision='{precision}': one of {', '.join(known)}")
+
+
 def _precision(model: nn.Module, sample: Tensor, asked: Arithmetic) -> Arithmetic:
+    check_arithmetic(asked)
     double = any(p.dtype == torch.float64 for p in model.parameters())
     if asked != "auto":
         return asked
