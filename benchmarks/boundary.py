@@ -43,6 +43,10 @@ class Counted(nn.Module):
         super().__init__()
         self.inner, self.tally = inner, Tally()
 
+    def count_passes(self, images: int) -> None:
+        """Count images whose changes went past this module (`diascope.models.changes`)."""
+        self.tally.images += images
+
     def forward(self, x: Tensor) -> Tensor:
         self.tally.images += len(x)
         logits: Tensor = self.inner(x)

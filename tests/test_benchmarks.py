@@ -38,12 +38,16 @@ from diascope.training import convolutions
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def test_a_row_of_pgd_writes_a_whole_record(tmp_path, capsys):
-    pgd.main(["--quick", "--rows", "a", "--pairs", "2", "--results", str(tmp_path)])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_row_of_pgd_writes_a_whole_record(early, tmp_path, capsys):
+    options = ["--stop-early"] if early else []
+    pgd.main(["--quick", "--rows", "a", "--pairs", "2", "--results", str(tmp_path), *options])
     (line,) = (tmp_path / "pgd.jsonl").read_text().splitlines()
     found = json.loads(line)
     everyone = {"diascope", *peers.installed()}
     assert found["row"] == "a"
+    assert found["settings"]["stop_early"] is early
+    assert ("stops early" in found["title"]) is early
     assert found["quick"] is True
     for field in ("seconds", "spread", "images_per_second"):
         assert set(found[field]) == everyone

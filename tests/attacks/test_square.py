@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.attacks.changed import changes_with, passes
 from tests.attacks.digits import digits
 from tests.nets import images, small_net
 from torch import nn
 
-from diascope.attacks import PGD, Square, Threat, square, windows
+from diascope.attacks import PGD, Square, Threat, windows
 from diascope.attacks.base import NotFiniteWarning, verdict
 from diascope.attacks.losses import margin
 from diascope.models.changes import Changes
 from diascope.models.changes.around import Around
-from diascope.models.frozen import FrozenModel
 from diascope.randomness import Noise
 
 NORMS = ("linf", "l2", "l1")
@@ -147,16 +147,7 @@ def test_in_bfloat16_it_is_as_strong_as_in_float32(norm, ten):
 
 def test_in_bfloat16_almost_nothing_is_asked_in_float32(ten, monkeypatch):
     net, x, y = ten
-    asked, changed = [], []
-    for owner, name, seen in ((FrozenModel, "forward", asked), (Changes, "__call__", changed)):
-        old = getattr(owner, name)
-
-        def new(self, x, *others, old=old, seen=seen):
-            if len(x) > 8:  # beside trials
-                seen.append(len(x))
-            return old(self, x, *others)
-
-        monkeypatch.setattr(owner, name, new)
+    asked, changed = passes(monkeypatch)
     Square(norm="linf", eps=0.02, queries=256, precision="bf16")(net, x, y)
     assert len(changed) == 2 + 255  # two of the trial, and all but the first query
     assert len(asked) < 255 // 8
@@ -176,26 +167,6 @@ class Pooling(nn.Module):
     def forward(self, x):
         maps = torch.max_pool2d(self.conv(x).relu(), 3, 1, 1)
         return self.head(self.next(maps).relu().mean((2, 3))) * 20
-
-
-def changes_with(monkeypatch, answer):
-    """Have changes answered by `answer` of (themselves, x, base, where) once they were tried."""
-    answered = []
-
-    class Other(Changes):
-        def __call__(self, x, base, where=None):
-            answered.append(where)
-            return answer(self, x, base, where)
-
-    def changes_of(*args, **kwargs):
-        changes = honest(*args, **kwargs)
-        assert changes is not None
-        changes.__class__ = Other
-        return changes
-
-    honest = square.changes_of
-    monkeypatch.setattr(square, "changes_of", changes_of)
-    return answered
 
 
 @pytest.mark.parametrize("queries", [40, 64, 100])

@@ -20,8 +20,7 @@ from diascope.attacks.base import (
 from diascope.attacks.losses import Loss, loss_of
 from diascope.attacks.threat import Norm, Threat
 from diascope.attacks.windows import Moves
-from diascope.hardware import gains_from_bf16
-from diascope.models.changes import Changes, Points, changes_of
+from diascope.models.changes import Changes, Points, changes_if
 from diascope.models.frozen import Arithmetic, FrozenModel, check_arithmetic, frozen
 from diascope.randomness import Noise
 
@@ -128,7 +127,8 @@ class Square:
             check_labels(net, x, y)
             counts = judge_or_model(judge, net, targeted=self.targeted)
             broken |= counts(x, x, y)
-            changes = self._changes(net, x[~broken])
+            left = x[~broken]
+            changes = changes_if(self.precision, net, left, self.queries * len(left))
             for restart in range(self.restarts):
                 rows = (~broken).nonzero()[:, 0]
                 if not len(rows):
@@ -144,14 +144,6 @@ class Square:
                 broken[rows], finite[rows] = found.broken, finite[rows] & found.finite
             warn_if_not_finite(net, finite)
         return SquareResult(x_adv, queries, broken)
-
-    def _changes(self, net: FrozenModel, x: Tensor) -> Changes | None:
-        """Return how changes of the images go through the net in bfloat16, if they are to."""
-        if self.precision == "float32":
-            return None
-        if self.precision == "auto" and not gains_from_bf16(x.device):
-            return None
-        return changes_of(net, x, self.queries * len(x), gain=self.precision == "auto")
 
 
 @dataclass

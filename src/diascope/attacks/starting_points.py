@@ -36,13 +36,14 @@ class Oracle:
     def original(self, x: Tensor) -> Tensor:
         """Return whether the images x (B, C, H, W) are what is sought to the model itself, (B,)."""
         with exactly(self.net) as model:
-            return self._answer(model(x), torch.arange(len(x), device=x.device))
+            return self.answer(model(x), torch.arange(len(x), device=x.device))
 
     def broken(self, points: Tensor, rows: Tensor) -> Tensor:
         """Return whether points (n, C, H, W) of the images `rows` (n,) are what is sought, (n,)."""
-        return self._answer(self.net(points), rows)
+        return self.answer(self.net(points), rows)
 
-    def _answer(self, logits: Tensor, rows: Tensor) -> Tensor:
+    def answer(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Return what logits (n, K) of the images `rows` (n,) say, counted as a query of each."""
         self.used[rows] += 1
         self.finite[rows] &= logits.isfinite().all(1)
         return is_broken(logits, self.y[rows], targeted=self.targeted)

@@ -8,6 +8,6 @@ the change and not of the maps.
 
 from diascope.models.changes.follow import Changes
 from diascope.models.changes.points import Points
-from diascope.models.changes.trial import changes_of
+from diascope.models.changes.trial import changes_if, changes_of
 
-__all__ = ["Changes", "Points", "changes_of"]
+__all__ = ["Changes", "Points", "changes_if", "changes_of"]

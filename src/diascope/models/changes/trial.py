@@ -7,17 +7,24 @@ import math
 import torch
 from torch import Tensor
 
-from diascope.hardware import out_of_memory
+from diascope.hardware import gains_from_bf16, out_of_memory
 from diascope.models.changes.around import Around, around_of, squares
 from diascope.models.changes.follow import Changes
 from diascope.models.changes.points import Points
 from diascope.models.changes.steps import Steps
-from diascope.models.frozen import FrozenModel, frozen
+from diascope.models.frozen import Arithmetic, FrozenModel, frozen
 from diascope.models.stem import WORTH, heard, near, stem_apart
 
 TRIAL = 8  # passes of each image at most, beside some thirty of one
 MOST_MEMORY = 1 << 30  # bytes of maps that are kept
 _AMISS = 0.05  # share of a change of the logits, less their mean, that may be amiss
+
+
+def changes_if(precision: Arithmetic, net: FrozenModel, x: Tensor, passes: float) -> Changes | None:
+    """Return `changes_of`, if the precision that was asked for has them on this hardware."""
+    if precision == "float32" or (precision == "auto" and not gains_from_bf16(x.device)):
+        return None
+    return changes_of(net, x, passes, gain=precision == "auto")
 
 
 def changes_of(net: FrozenModel, x: Tensor, passes: float, *, gain: bool = True) -> Changes | None:
