@@ -39,7 +39,7 @@ bench-attacks: $(VENV)/.installed-dev  ## our attacks beside the peers': STANDAR
 	$(BIN)/python -m benchmarks.autoattack $(AT_64)
 	$(BIN)/python -m benchmarks.boundary $(AT_64)
 	$(BIN)/python -m benchmarks.strength --size 224 --images $(IMAGES) --attacks pgd-l2-7 curve $(AT_224)
-	$(BIN)/python -m benchmarks.strength --size 64 --images $(IMAGES) --attacks pgd-l2-7 curve autoattack $(AT_64)
+	$(BIN)/python -m benchmarks.strength --size 64 --images $(IMAGES) --attacks pgd-l2-7 curve autoattack boundary $(AT_64)
 	$(BIN)/python -m benchmarks.table $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick)
 
 # Each line is a row of the table, minutes on two cores; the accuracies take some minutes for each

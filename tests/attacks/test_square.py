@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.attacks.changed import changes_with, passes
+from tests.attacks.changed import Pooling, changes_with, passes
 from tests.attacks.digits import digits
 from tests.nets import images, small_net
 from torch import nn
@@ -147,26 +147,10 @@ def test_in_bfloat16_it_is_as_strong_as_in_float32(norm, ten):
 
 def test_in_bfloat16_almost_nothing_is_asked_in_float32(ten, monkeypatch):
     net, x, y = ten
-    asked, changed = passes(monkeypatch)
+    asked, changed = passes(monkeypatch, more_than=8)  # beside trials
     Square(norm="linf", eps=0.02, queries=256, precision="bf16")(net, x, y)
     assert len(changed) == 2 + 255  # two of the trial, and all but the first query
     assert len(asked) < 255 // 8
-
-
-class Pooling(nn.Module):
-    """A net of digits behind a stem with a pooling."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.conv, self.next = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
-            self.head = nn.Linear(16, 10)
-        self.requires_grad_(False)
-
-    def forward(self, x):
-        maps = torch.max_pool2d(self.conv(x).relu(), 3, 1, 1)
-        return self.head(self.next(maps).relu().mean((2, 3))) * 20
 
 
 @pytest.mark.parametrize("queries", [40, 64, 100])

@@ -67,18 +67,20 @@ class BoundaryAttack:
     norm, eps: None is the minimum-norm attack. With an eps (a number or (B,)), an image leaves as
     soon as its point is within it, and an image whose point is further away is returned unchanged;
     the walk is the same, in L2, for "linf" and "l1", and only the points within those balls count.
-    queries: the most an image may cost, everything included (the model is looked at once or thrice
-    more with one image, to make it fast). tolerance: an image whose source step has become smaller,
-    its spherical step smaller than the root of it, and whose remembered direction leads nowhere,
-    has converged; it leaves at the next multiple of 25 queries. targeted: y holds the class wanted.
+    queries: the most an image may cost, everything included but what makes the model fast (it is
+    looked at once or thrice more with one image). tolerance: an image whose source step has become
+    smaller, its spherical step smaller than the root of it, and whose remembered direction leads
+    nowhere, has converged; it leaves at the next multiple of 25 queries. targeted: y holds the
+    class wanted.
 
-    Costs at most `queries` forward passes an image, some 30 of them for the starting
+    Costs at most so many forward passes an image, some 30 of them for the starting
     point, or 50 where there is none. precision: with "bf16" the changes since a point known in
-    float32 go through the net in bfloat16, on a CPU and where they can be followed
-    (`diascope.models.changes`; the model's own code is not run for each query then). Whose margin
-    is within what may be amiss is asked about in float32, and so is, every 25 queries, where each
-    image has come to: about 5% more passes, which count as no queries. "auto": where the hardware
-    gains from it. "float32": everything in float32.
+    float32 go through the net in bfloat16, on a CPU and where they can be followed, which some
+    passes try first (`diascope.models.changes`; the model's own code is not run for each query
+    then). Float32 is asked beside them at the first five queries, at every 25th and wherever a
+    margin is within what was seen to be amiss, and where each image has come to after every 25th:
+    together a tenth to a third as many passes, which count as no queries. "auto": where the
+    hardware gains from it. "float32": everything in float32.
     """
 
     norm: Norm = "l2"
@@ -170,9 +172,7 @@ class BoundaryAttack:
         limit = self.queries - len(_PUSHES)
         rows = (found & (oracle.used < limit)).nonzero()[:, 0]
         left = (limit - oracle.used[rows]).tolist()
-        changes = changes_if(self.precision, oracle.net, x[rows], sum(left))
-        nearby = None if changes is None else Nearby(oracle, changes, points[rows])
-        walk = _Walk(self, oracle, rows, x[rows], points[rows], noise.take(rows), nearby)
+        walk = _Walk(self, oracle, rows, x[rows], points[rows], noise.take(rows))
         done, query = self._is_enough(walk, x), 0
         while left:
             keep = [
@@ -184,6 +184,8 @@ class BoundaryAttack:
                 left = [left[n] for n in keep]
                 if not left:
                     return
+            if not query:
+                walk.follow_changes(sum(left))
             length = min(*left, _LOOK - query % _LOOK) if left else 0
             for step in range(query, query + length):
                 walk.step(step)
@@ -217,6 +219,9 @@ class BoundaryAttack:
         return torch.as_tensor(eps, dtype=x.dtype, device=x.device).expand(len(x))
 
 
+_OF_EACH = ("rows", "x", "away", "distance", "spherical", "source", "angle", "normal", "moved")
+
+
 class _Walk:
     """The state of the images that still walk: all (n, ...) and on the device."""
 
@@ -228,10 +233,10 @@ class _Walk:
         x: Tensor,
         points: Tensor,
         noise: Noise,
-        nearby: Nearby | None = None,
     ) -> None:
         self.attack, self.oracle, self.noise, self.shape = attack, oracle, noise, x.shape
-        self.nearby, self.moved = nearby, torch.zeros_like(rows, dtype=torch.bool)
+        self.nearby: Nearby | None = None
+        self.moved = torch.zeros_like(rows, dtype=torch.bool)  # since it was known in float32
         self.rows, self.x = rows, x.flatten(1)
         self.away = points.flatten(1) - self.x  # from x to the point
         self.distance = _length(self.away)
@@ -243,9 +248,8 @@ class _Walk:
 
     def take(self, keep: Tensor) -> None:
         """Let all but the images at the places `keep` leave."""
-        for name, field in vars(self).items():
-            if isinstance(field, Tensor):
-                setattr(self, name, field[keep])
+        for name in _OF_EACH:
+            setattr(self, name, getattr(self, name)[keep])
         if self.nearby is not None:
             self.nearby.take(keep)
         self.rate = {alone: rate[keep] for alone, rate in self.rate.items()}
@@ -309,7 +313,8 @@ class _Walk:
     def _ask(self, move: Tensor, *, take: bool) -> Tensor:
         """Return whether x + move is misclassified, (n,); with `take`, go there if it is nearer."""
         point = (self.x + move).clamp_(0, 1)
-        broken = (self.nearby or self.oracle).broken(point.view(self.shape), self.rows)
+        asked = self.oracle if self.nearby is None else self.nearby
+        broken = asked.broken(point.view(self.shape), self.rows)
         if take:
             away = point.sub_(self.x)
             distance = _length(away)
@@ -319,20 +324,24 @@ class _Walk:
             self.moved = self.moved | taken
         return broken
 
+    def follow_changes(self, passes: int) -> None:
+        """From now on ask by changes in bfloat16, if that is wanted, can be, and gains."""
+        x = self.x.view(self.shape)
+        changes = changes_if(self.attack.precision, self.oracle.net, x, passes)
+        if changes is not None:
+            self.nearby = Nearby(self.oracle, changes, self.points())
+
     def settle(self, due: list[bool]) -> None:
-        """Confirm where the images that are `due` have come to, and go back from what is denied."""
+        """Confirm where the walks that are `due` have come to, and go back from what is denied."""
         if self.nearby is None:
             return
-        places = (self.moved & torch.tensor(due, device=self.moved.device)).nonzero()[:, 0]
-        if not len(places):
+        at = (self.moved & torch.tensor(due, device=self.moved.device)).nonzero()[:, 0]
+        if not len(at):
             return
-        denied, too_many = self.nearby.settle(self.points()[places], self.rows[places], places)
-        self.moved[places] = False
-        places = places[denied]
-        self.away[places] = self.nearby.known.x[places].flatten(1) - self.x[places]
-        self.distance[places] = _length(self.away[places])
-        if too_many:
-            self.nearby = None
+        back = at[self.nearby.settle(self.points()[at], self.rows[at], at)]
+        self.moved[at] = False
+        self.away[back] = self.nearby.known.x[back].flatten(1) - self.x[back]
+        self.distance[back] = _length(self.away[back])
 
 
 def directions(noise: Noise, size: int, stream: int) -> Tensor:

@@ -49,8 +49,7 @@ class FAB:
     all K - 1 linearised boundaries. targeted: y holds the class wanted, and one difference serves,
     as for one logit and several labels. alpha_max, eta, beta: bias towards x, overshoot, length of
     the step back. stop_below_eps: an image broken within eps leaves, for a verdict. precision: of
-    the gradients; the last tenth of the steps is in float32, and a find counts if the model itself
-    is fooled in float32.
+    the gradients; the last tenth of the steps, and what decides of a find, is in float32.
 
     Costs steps + 1 forward and `steps` backward passes a run (K backward with targets=None), and
     about five forward passes for the final search.

@@ -1,55 +1,70 @@
-"""Answers of a model at points near those where it is known: changes in bfloat16, no doubts."""
+"""Answers of a model at points near those where it is known: changes in bfloat16, doubts asked."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from diascope.attacks.base import broken_and_finite
 from diascope.attacks.losses import margin
 from diascope.attacks.starting_points import Oracle
 from diascope.models.changes import Changes
 
-_DOUBT = 0.01  # of a change of the logits: what may be amiss with it, well above what usually is
-_DENIED, _FEW = 0.25, 8  # share of points, if not few, which may be denied: else no more changes
+_FIRST, _CHECK = 5, 25  # queries, the first and then every so many, whose answers are all checked
+_TIMES, _FADE = (
+    2.0,
+    0.9,
+)  # of the largest error seen: what may be amiss; what an error seen weighs on
 
 
 class Nearby:
     """The answers at points near others, at which the model is known in float32.
 
-    Only the changes go through the net in bfloat16 (`diascope.models.changes`). Where a margin is
-    no larger than what may be amiss with its change, the model is asked in float32. Each row stands
-    for one image of the walk.
+    Only the changes go through the net in bfloat16 (`diascope.models.changes`). How far their
+    margins are off for each unit of the way is seen at the first queries, at every 25th, and
+    wherever else float32 is asked: where a margin is smaller than that may make it. Row n of what
+    is kept stands for the n-th image of the walk.
+
+    known: the points (n, C, H, W) and what is known there. rate (n,): the error of the margin over
+    the length of the way, the largest of late.
     """
 
     def __init__(self, oracle: Oracle, changes: Changes, points: Tensor) -> None:
         self.oracle, self.changes, self.known = oracle, changes, changes.known(points)
-        self._settled = self._denied = 0
+        self.rate, self._queries = points.new_zeros(len(points)), 0
 
-    def broken(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Return whether points (n, C, H, W) of the images `rows` (n,) are what is sought, (n,)."""
-        logits = self.changes(points, self.known)
-        doubt = _DOUBT * torch.linalg.vector_norm(logits - self.known.logits, dim=1)
-        sure = margin(logits, self.oracle.y[rows]).abs() > doubt  # not where it is no number
+    def broken(self, points: Tensor, images: Tensor) -> Tensor:
+        """Return whether points (n, C, H, W) are what is sought, (n,); a query of each image.
+
+        images (n,): their numbers in the oracle.
+        """
+        logits, y = self.changes(points, self.known), self.oracle.y[images]
+        way = torch.linalg.vector_norm((points - self.known.x).flatten(1), dim=1)
+        told = margin(logits, y)
+        sure = told.abs() > _TIMES * self.rate * way  # not where it is no number
+        if self._queries < _FIRST or self._queries % _CHECK == 0:
+            sure.zero_()
         again = (~sure).nonzero()[:, 0]
         if len(again):
             logits[again] = self.oracle.net(points[again])
-        return self.oracle.answer(logits, rows)
+            off = (told - margin(logits, y)).abs()[again] / way[again]
+            rate = torch.maximum(_FADE * self.rate[again], off.nan_to_num(nan=torch.inf))
+            self.rate[again] = torch.where(way[again] > 0, rate, self.rate[again])
+        self._queries += 1
+        self.oracle.count(images)
+        return self.oracle.answer(logits, images)
 
-    def settle(self, points: Tensor, rows: Tensor, places: Tensor) -> tuple[Tensor, bool]:
-        """Ask in float32 about the points (n, C, H, W) at `places` (n,), and know these from now.
+    def settle(self, points: Tensor, images: Tensor, at: Tensor) -> Tensor:
+        """Ask in float32 about where the walks `at` (m,) have come to; these are known from now.
 
-        Returns which of them are denied, (n,) bool, whose images stay known where they were, and
-        whether so many were that the changes are not to be trusted.
+        points (m, C, H, W), images (m,): theirs. Returns which points are denied, (m,) bool; their
+        walks stay known where they were.
         """
         found = self.changes.known(points)
-        y, targeted = self.oracle.y[rows], self.oracle.targeted
-        holds = broken_and_finite(found.logits, y, targeted=targeted)[0]
+        holds = self.oracle.answer(found.logits, images)
         kept = holds.nonzero()[:, 0]
-        self.known.put(places[kept], found if len(kept) == len(holds) else found.take(kept))
-        self._settled, self._denied = self._settled + len(holds), self._denied + int((~holds).sum())
-        return ~holds, self._denied > max(_FEW, _DENIED * self._settled)
+        self.known.put(at[kept], found if len(kept) == len(holds) else found.take(kept))
+        return ~holds
 
     def take(self, keep: Tensor) -> None:
-        """Let all but the images at the places `keep` leave."""
-        self.known = self.known.take(keep)
+        """Let all but the walks `keep` (m,) leave."""
+        self.known, self.rate = self.known.take(keep), self.rate[keep]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diascope.attacks.base import is_broken
+from diascope.attacks.base import broken_and_finite
 from diascope.models.frozen import FrozenModel
 from diascope.models.modes import exactly
 from diascope.randomness import Noise
@@ -35,18 +35,25 @@ class Oracle:
 
     def original(self, x: Tensor) -> Tensor:
         """Return whether the images x (B, C, H, W) are what is sought to the model itself, (B,)."""
+        images = torch.arange(len(x), device=x.device)
+        self.count(images)
         with exactly(self.net) as model:
-            return self.answer(model(x), torch.arange(len(x), device=x.device))
+            return self.answer(model(x), images)
 
     def broken(self, points: Tensor, rows: Tensor) -> Tensor:
         """Return whether points (n, C, H, W) of the images `rows` (n,) are what is sought, (n,)."""
+        self.count(rows)
         return self.answer(self.net(points), rows)
 
-    def answer(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Return what logits (n, K) of the images `rows` (n,) say, counted as a query of each."""
+    def count(self, rows: Tensor) -> None:
+        """Count a query of each of the images `rows` (n,)."""
         self.used[rows] += 1
-        self.finite[rows] &= logits.isfinite().all(1)
-        return is_broken(logits, self.y[rows], targeted=self.targeted)
+
+    def answer(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Return whether logits (n, K) of the images `rows` (n,) are those of what is sought."""
+        broken, finite = broken_and_finite(logits, self.y[rows], targeted=self.targeted)
+        self.finite[rows] &= finite
+        return broken
 
 
 class Starts:
