@@ -97,8 +97,9 @@ def catastrophic_overfitting(
     `check_attack`, on `check_images` of them) are read. chance: the accuracy of one constant
     answer. The alarm holds where the second is below `part` times the first, and lower than it by
     more than `z` standard errors, as chance is too (a model that has learned nothing yet may
-    answer the single step by any one class). Without collapse PGD takes some points more than the
-    single step, not half of what withstood it.
+    answer the single step by any one class), and does not still rise, by a standard error over all
+    epochs before (a model that is learning withstands the single step first). Without collapse PGD
+    takes some points more than the single step, not half of what withstood it.
     """
     if not rows:
         return None
@@ -109,6 +110,8 @@ def catastrophic_overfitting(
     margin = z * _error_of_difference(high, images, low, check_images)
     by_chance = z * _error_of_difference(high, images, chance, images)
     if low >= part * high or high - low <= margin or high - chance <= by_chance:
+        return None
+    if _rises(rows, check_images):
         return None
     epoch = int(row["epoch"])
     text = (
@@ -135,6 +138,13 @@ def check_attack(attack: Attack | None) -> Attack | None:
         steps=CHECK_STEPS,
         targeted=bool(getattr(attack, "targeted", False)),
     )
+
+
+def _rises(rows: Sequence[Row], images: int) -> bool:
+    """Tell whether accuracy under PGD is above that of all rows before by a standard error."""
+    *before, last = (row.get("val_check_accuracy", math.nan) for row in rows)
+    best = max((value for value in before if not math.isnan(value)), default=math.nan)
+    return last - best > _error_of_difference(last, images, best, images)
 
 
 def _collapsed(rows: Sequence[Row]) -> str:
