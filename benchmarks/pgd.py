@@ -77,7 +77,7 @@ def measure(row: str, bench: Bench, args: argparse.Namespace) -> dict[str, Any]:
     }
     contenders |= {name: partial(_run, run, x, y) for name, run in theirs.items()}
     device = torch.device(args.device)
-    early = ", ours stops early" if args.stop_early else ""
+    early = ", early" if args.stop_early else ""
     return {
         "row": row,
         "title": f"PGD-L2, {STEPS} steps, {len(x)} images of {size}{early}",
