@@ -10,10 +10,8 @@ from diascope.attacks.starting_points import Oracle
 from diascope.models.changes import Changes
 
 _FIRST, _CHECK = 5, 25  # queries, the first and then every so many, whose answers are all checked
-_TIMES, _FADE = (
-    2.0,
-    0.9,
-)  # of the largest error seen: what may be amiss; what an error seen weighs on
+_TIMES = 2.0  # of the largest error seen of late: what may be amiss
+_FADE = 0.9  # what is left of an error seen, each time that float32 is asked again
 
 
 class Nearby:
